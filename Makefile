@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What `make check` searches for retired words.
-WORDED := measurement_pipeline measurement_pipeline_bench docs README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
+WORDED := measurement_pipeline measurement_pipeline_tests measurement_pipeline_bench docs README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 READY := $(VENV)/.ready
 
 .PHONY: demo test faults fuzz check docs reference screenshots vulnerabilities dev bench format lock clean

@@ -108,7 +108,7 @@ def test_the_readme_shows_both_pictures_and_they_are_small():
 def test_every_option_that_the_documents_name_exists():
     ours = {option for command in commands().values() for parameter in command.params for option in parameter.opts}
     ours |= {option for parameter in main.params for option in parameter.opts} | {"--help"}
-    # Of git, pip, PostgreSQL's tools, Dagster and pytest.
+    # Options of git, pip, PostgreSQL's tools, Dagster and pytest.
     others = {
         "--no-deps",
         "--require-hashes",
@@ -147,10 +147,10 @@ def test_shell_examples_are_commands_with_arguments_that_click_accepts(page: Pat
             for call in re.findall(
                 r"measurement-pipeline ((?:--[a-z-]+ \S+ )?[a-z][^)#|\n]*)", re.sub(r"measurement-pipeline\)", "", line)
             ):
-                words = shlex.split(call)
-                name = next(name for name in (" ".join(words[:2]), words[0]) if name in commands())
-                context = commands()[name].make_context(name, words[len(name.split()) :], resilient_parsing=True)
-                given = {word for word in words if word.startswith("--")}
+                arguments = shlex.split(call)
+                name = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in commands())
+                context = commands()[name].make_context(name, arguments[len(name.split()) :], resilient_parsing=True)
+                given = {part for part in arguments if part.startswith("--")}
                 assert given <= {option for parameter in context.command.params for option in parameter.opts}, call
 
 
@@ -175,7 +175,7 @@ def test_states_and_outcomes_are_explained():
         assert f"`{outcome}`" in MONEY_PATH
 
 
-def test_the_guarantees_show_every_guard_and_nothing_that_is_none():
+def test_the_guarantees_list_exactly_the_guards():
     text = text_of(DOCS / "explanation" / "guarantees.md")
     shown = re.findall(r"^- (.+)$", text.split("<!-- guards -->")[1].split("<!-- /guards -->")[0], re.MULTILINE)
     assert sorted(shown) == sorted(GUARDS)
@@ -273,7 +273,7 @@ def test_the_how_to_names_every_view():
 
 
 def sample_catalogue(bench: Workbench) -> None:
-    """What the tutorial queries: five recordings bought a while ago, one unknown to Songstats, one with a file's own count."""
+    """Data for the tutorial: five recordings bought a while ago, one unknown to Songstats, one with an imported count."""
     songs = ["AA6Q72400001", *isrcs(4)]
     bench.sandbox.faults("/enterprise/v1/tracks/historic_stats", isrc=songs[4], status=404)
     bench.submit_request(songs)
@@ -338,7 +338,7 @@ def test_the_clients_tutorial_uses_the_sandboxes_key():
     assert sample_accounts.API_KEY in text_of(README)
 
 
-def test_a_fresh_sandbox_answers_now_what_the_tutorial_asks_of_a_month_ago(bench: Workbench):
+def test_a_new_sandbox_answers_the_tutorials_query_about_a_month_ago(bench: Workbench):
     sample_catalogue(bench)
     bench.sql("update song_measurements set learnt_at = now() - interval '1 minute'")
     (query,) = re.findall(r"^select known\..*?(?=;)", FIVE_QUESTIONS, re.MULTILINE | re.DOTALL)

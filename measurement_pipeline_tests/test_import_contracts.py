@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml reject what they are for: a new package that takes everything it likes."""
+"""The import contracts of pyproject.toml reject a new package that imports everything."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Names that a reader can trust: one class per name, and one name per module."""
+"""Unique names: no two public classes share a name, and no import renames one."""
 
 import ast
 from collections import defaultdict

@@ -261,7 +261,7 @@ def secrets_are_repeated(sandbox: SandboxClient, songs: list[str]) -> None:
 
 
 @pytest.mark.dagster
-def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
+def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
     server: Server, database_url: str, marked_sandbox: SandboxClient, pipeline_login: tuple[str, str], tmp_path: Path
 ):
     sandbox, songs = marked_sandbox, isrcs(7)
@@ -333,7 +333,7 @@ def test_no_secret_is_in_anything_that_a_drain_writes_however_it_fails(
     everything.add_database("Dagster's storage", server.url(storage))
     everything.add_files(tmp_path)
 
-    # The search saw what it had to see …
+    # The search covered the expected places …
     for known, where in (
         (songs[6], "measurements, table song_measurements"),
         ("[api key]", "measurements, table songstats_responses"),

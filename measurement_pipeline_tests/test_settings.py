@@ -1,4 +1,4 @@
-"""Settings: each default, each malformed value named without leaking a secret, and what may be mixed."""
+"""Settings: defaults, errors for malformed values without secrets, and valid combinations."""
 
 import re
 from decimal import Decimal
@@ -70,12 +70,12 @@ def test_an_unset_or_empty_variable_has_its_default(variable: str, environment: 
     assert getattr(settings, field) == default
 
 
-def test_each_setting_is_one_of_these_and_says_what_it_means():
+def test_the_settings_are_these_and_each_has_a_description():
     assert {field.alias for field in Settings.model_fields.values()} == set(DEFAULTS)
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_what_is_derived_from_others():
+def test_derived_settings_follow_the_others():
     settings = Settings.read({})
     assert settings.claim_timeout == 100.0
     assert settings.hits_allowed == 900
@@ -85,7 +85,7 @@ def test_what_is_derived_from_others():
     assert Settings.read({"SONGSTATS_HIT_LIMIT": "5", "SONGSTATS_HIT_RESERVE": "6"}).hits_allowed == 0
 
 
-def test_what_is_set_is_read():
+def test_set_variables_are_read():
     settings = Settings.read(
         {
             "SONGSTATS_REQUESTS_PER_SECOND": "0",
@@ -116,7 +116,7 @@ def test_what_is_set_is_read():
         ("DEPLOYMENT_KIND", "Live", "'sandbox' or 'live'"),
     ],
 )
-def test_a_malformed_value_is_answered_in_plain_words_alone_or_with_others(variable: str, value: str, expected: str):
+def test_the_error_for_a_malformed_value_names_the_expected_form(variable: str, value: str, expected: str):
     words = f"{variable}: expected {expected} (got '{value}')"
     with pytest.raises(SettingsError) as refused:
         Settings.read({variable: value})
@@ -169,14 +169,14 @@ MALFORMED = {
 @pytest.mark.parametrize(
     ("variable", "value"), [(name, value) for name, values in MALFORMED.items() for value in values]
 )
-def test_a_malformed_variable_is_named(variable: str, value: str):
+def test_the_error_names_the_malformed_variable(variable: str, value: str):
     with pytest.raises(SettingsError, match=variable) as caught:
         Settings.read({variable: value})
-    assert re.search(r"expected |must ", str(caught.value)), "what was expected is said, too, and in our words"
+    assert re.search(r"expected |must ", str(caught.value)), "the expected form is in our own words"
     assert caught.value.__cause__ is None
 
 
-def test_all_that_is_malformed_is_named_at_once():
+def test_all_malformed_variables_are_reported_together():
     with pytest.raises(SettingsError) as caught:
         Settings.read({"MAX_ATTEMPTS": "x", "STRIPE_TRIAL_DAYS": "0", "DEPLOYMENT_KIND": "prod"})
     assert all(name in str(caught.value) for name in ("MAX_ATTEMPTS", "STRIPE_TRIAL_DAYS", "DEPLOYMENT_KIND"))
@@ -203,7 +203,7 @@ SECRET = "hunter2"
     ],
     ids=lambda environment: next(iter(environment)),
 )
-def test_a_malformed_secret_is_named_and_not_shown(environment: dict[str, str]):
+def test_the_error_for_a_malformed_secret_shows_its_name_only(environment: dict[str, str]):
     with pytest.raises(SettingsError) as caught:
         Settings.read(environment)
     assert SECRET not in str(caught.value)
@@ -213,7 +213,7 @@ def test_a_malformed_secret_is_named_and_not_shown(environment: dict[str, str]):
 # --- sandbox or live ----------------------------------------------------------------------------------------------------
 
 
-def test_both_vendors_real_is_live_and_both_doubles_is_a_sandbox():
+def test_real_vendors_are_live_and_doubles_are_a_sandbox():
     assert Settings.read({}).kind == "live"
     assert Settings.read(DOUBLES).kind == "sandbox"
 
@@ -227,7 +227,7 @@ def test_both_vendors_real_is_live_and_both_doubles_is_a_sandbox():
         "https://api.songstats.com./x",
     ],
 )
-def test_a_real_vendor_is_known_by_its_host_however_it_is_spelt(spelt: str):
+def test_a_real_vendor_is_recognised_by_its_host_in_any_spelling(spelt: str):
     assert Settings.read({"SONGSTATS_BASE_URL": spelt}).kind == "live"
     with pytest.raises(SettingsError, match="both"):
         _ = Settings.read({**DOUBLES, "SONGSTATS_BASE_URL": spelt}).kind
@@ -235,7 +235,7 @@ def test_a_real_vendor_is_known_by_its_host_however_it_is_spelt(spelt: str):
 
 @pytest.mark.parametrize("double", DOUBLES)
 @pytest.mark.parametrize("kind", [None, "live", "sandbox"])
-def test_one_real_vendor_and_one_double_are_refused(double: str, kind: str | None):
+def test_one_real_vendor_and_one_double_are_rejected(double: str, kind: str | None):
     settings = Settings.read({double: DOUBLES[double]} | ({"DEPLOYMENT_KIND": kind} if kind else {}))
     with pytest.raises(
         SettingsError, match=r"SONGSTATS_BASE_URL .* STRIPE_API_BASE .* must both be the real vendors or both"
@@ -243,20 +243,20 @@ def test_one_real_vendor_and_one_double_are_refused(double: str, kind: str | Non
         _ = settings.kind
 
 
-def test_a_sandbox_of_real_vendors_is_refused():
+def test_a_sandbox_with_real_vendors_is_rejected():
     with pytest.raises(SettingsError, match="DEPLOYMENT_KIND is sandbox"):
         _ = Settings.read({"DEPLOYMENT_KIND": "sandbox"}).kind
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]"])
-def test_a_live_deployment_of_loopback_doubles_is_refused(host: str):
+def test_a_live_deployment_with_loopback_doubles_is_rejected(host: str):
     address = f"http://{host}:9000"
     settings = Settings.read({"SONGSTATS_BASE_URL": address, "STRIPE_API_BASE": address, "DEPLOYMENT_KIND": "live"})
     with pytest.raises(SettingsError, match="DEPLOYMENT_KIND is live"):
         _ = settings.kind
 
 
-def test_a_proxy_in_front_of_both_vendors_may_be_called_live():
+def test_a_deployment_with_proxies_for_both_vendors_may_be_live():
     proxies = {
         "SONGSTATS_BASE_URL": "https://songstats.proxy.example",
         "STRIPE_API_BASE": "https://localhost.proxy.example",
@@ -272,7 +272,7 @@ PROXIES = {"SONGSTATS_BASE_URL": "https://s.proxy.example", "STRIPE_API_BASE": "
 A_DOUBLE = "http://127.0.0.1:9000"
 
 
-def test_what_captures_need_is_read_and_not_shown():
+def test_the_settings_of_captures_are_read_and_not_shown():
     settings = Settings.read({"APIFY_TOKEN": "a-token", **SPOTIFY, "SNAPSHOT_MONTHLY_CAP_USD": "12.50"})
     assert settings.apify_token is not None
     assert settings.spotify_client_secret is not None
@@ -283,7 +283,7 @@ def test_what_captures_need_is_read_and_not_shown():
 
 
 @pytest.mark.parametrize(("given", "missing"), [tuple(SPOTIFY), tuple(reversed(SPOTIFY))])
-def test_half_of_spotifys_credentials_is_refused_by_name(given: str, missing: str):
+def test_half_of_spotifys_credentials_is_rejected_with_the_missing_name(given: str, missing: str):
     with pytest.raises(
         SettingsError, match=f"{given} is set and {missing} is not: expected both, or neither"
     ) as caught:
@@ -291,12 +291,12 @@ def test_half_of_spotifys_credentials_is_refused_by_name(given: str, missing: st
     assert SPOTIFY[given] not in str(caught.value)
 
 
-def test_a_vendor_of_captures_that_is_not_to_be_asked_may_be_anywhere():
+def test_an_unused_capture_vendor_may_have_any_url():
     assert Settings.read({"APIFY_BASE_URL": A_DOUBLE, "SPOTIFY_API_BASE": A_DOUBLE}).kind == "live"
     assert Settings.read(DOUBLES).kind == "sandbox"
 
 
-def test_real_vendors_of_captures_beside_real_ones_and_doubles_beside_doubles():
+def test_capture_vendors_are_real_or_doubles_like_the_others():
     requested = {"APIFY_TOKEN": "a-token", **SPOTIFY}
     doubles = dict.fromkeys(("APIFY_BASE_URL", "SPOTIFY_API_BASE", "SPOTIFY_ACCOUNTS_BASE"), A_DOUBLE)
     assert Settings.read(requested).kind == "live"
@@ -317,7 +317,7 @@ def test_a_sandbox_never_spends_real_money():
         _ = Settings.read({**DOUBLES, **SPOTIFY, "SPOTIFY_API_BASE": A_DOUBLE}).kind
 
 
-def test_behind_proxies_that_are_called_live_the_vendors_of_captures_may_be_real_or_behind_one_and_on_no_loopback():
+def test_capture_vendors_of_a_live_deployment_behind_proxies_are_not_on_loopback():
     live = {**PROXIES, "DEPLOYMENT_KIND": "live", "APIFY_TOKEN": "a-token"}
     assert Settings.read(live).kind == "live"
     assert Settings.read({**live, "APIFY_BASE_URL": "https://a.proxy.example"}).kind == "live"
@@ -327,29 +327,29 @@ def test_behind_proxies_that_are_called_live_the_vendors_of_captures_may_be_real
         _ = Settings.read({**PROXIES, "APIFY_TOKEN": "a-token"}).kind
 
 
-# --- what is made of them -----------------------------------------------------------------------------------------------
+# --- services ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_deployment_without_a_database_says_so():
+def test_a_deployment_without_a_database_is_rejected():
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
         create_services(Settings.read({**DOUBLES, **KEYS}))
 
 
 @pytest.mark.parametrize("missing", KEYS)
-def test_a_missing_key_is_named_before_anything_is_spent(missing: str):
+def test_the_error_names_a_missing_key_at_start(missing: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x"}
     del environment[missing]
     with pytest.raises(SettingsError, match=f"{missing} is not set, for a sandbox deployment"):
         create_services(Settings.read(environment))
 
 
-def test_mixed_vendors_are_refused_before_anything_is_spent():
+def test_mixed_vendors_are_rejected_at_start():
     environment = {**KEYS, "DATABASE_URL": "postgresql://x/x", "STRIPE_API_BASE": "http://127.0.0.1:9000"}
     with pytest.raises(SettingsError, match="must both be the real vendors or both doubles"):
         load_services(environment)
 
 
-def test_the_terms_are_the_settings():
+def test_the_backfill_config_has_the_values_of_the_settings():
     environment = {
         **DOUBLES, **KEYS, "DATABASE_URL": "postgresql://x/x", "SONGSTATS_HIT_LIMIT": "50", "SONGSTATS_HIT_RESERVE": "8",
         "SONGSTATS_REQUESTS_PER_SECOND": "2.5", "SONGSTATS_CONCURRENCY": "3", "CLAIM_TIMEOUT_SECONDS": "8",
@@ -362,12 +362,12 @@ def test_the_terms_are_the_settings():
     assert config.heartbeat_seconds <= config.rules.claim_timeout_seconds / 4
 
 
-def test_a_database_that_is_away_is_no_reason_to_refuse():
+def test_services_are_created_without_a_reachable_database():
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1:1/x"}
     assert load_services(environment).database.url == environment["DATABASE_URL"]
 
 
-def test_a_remembered_decision_is_served_without_asking_stripe(database_url: str):
+def test_a_stored_decision_is_used_without_a_request_to_stripe(database_url: str):
     environment = {**DOUBLES, **KEYS, "DATABASE_URL": database_url, "STRIPE_API_BASE": "http://127.0.0.1:1"}
     result = create_services(Settings.read(environment))
     PaymentDecisions(database_url).record(UUID(ACCOUNT), Decision(PaymentVerdict.ALLOWED, "a card"))
@@ -382,7 +382,7 @@ JWKS = {**ISSUER, "API_JWKS_URL": "https://issuer.example/jwks.json"}
 SHARED = {**ISSUER, "API_JWT_SECRET": "a secret of more than thirty-two characters"}
 
 
-def test_tokens_are_signed_as_their_key_has_it():
+def test_the_token_algorithm_follows_its_key():
     assert Settings.read(JWKS).jwt_algorithm == "RS256"
     assert Settings.read(SHARED).jwt_algorithm == "HS256"
     assert Settings.read({**JWKS, "API_JWT_ALGORITHM": "ES256"}).jwt_algorithm == "ES256"
@@ -398,7 +398,7 @@ def test_tokens_are_signed_as_their_key_has_it():
         {**JWKS, "API_JWT_AUDIENCE": ""},
     ],
 )
-def test_half_of_what_tokens_need_is_refused(environment: dict[str, str]):
+def test_incomplete_token_settings_are_rejected(environment: dict[str, str]):
     with pytest.raises(SettingsError, match="bearer tokens need API_JWT_ISSUER, API_JWT_AUDIENCE and exactly one of"):
         Settings.read(environment)
 
@@ -406,13 +406,13 @@ def test_half_of_what_tokens_need_is_refused(environment: dict[str, str]):
 @pytest.mark.parametrize(
     "environment", [{**JWKS, "API_JWT_ALGORITHM": "HS256"}, {**SHARED, "API_JWT_ALGORITHM": "RS256"}]
 )
-def test_an_algorithm_that_is_not_for_the_key_is_refused(environment: dict[str, str]):
+def test_an_algorithm_that_does_not_fit_the_key_is_rejected(environment: dict[str, str]):
     with pytest.raises(SettingsError, match=r"API_JWT_ALGORITHM .* does not fit"):
         Settings.read(environment)
 
 
 @pytest.mark.parametrize("variable", ["API_KEY_SECRET", "API_JWT_SECRET"])
-def test_a_secret_that_can_be_guessed_is_refused_and_not_shown(variable: str):
+def test_a_short_secret_is_rejected_and_not_shown(variable: str):
     with pytest.raises(SettingsError) as refused:
         Settings.read({**SHARED, variable: "hunter2"})
     assert f"{variable}: expected 32 characters or more" in str(refused.value)
@@ -420,12 +420,12 @@ def test_a_secret_that_can_be_guessed_is_refused_and_not_shown(variable: str):
 
 
 @pytest.mark.parametrize("origins", ["*", "https://a.example/", "https://a.example, https://b.example", "a.example"])
-def test_origins_are_origins(origins: str):
+def test_an_invalid_origin_is_rejected(origins: str):
     with pytest.raises(SettingsError, match="API_CORS_ORIGINS: expected origins such as"):
         Settings.read({"API_CORS_ORIGINS": origins})
 
 
-def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
+def test_a_live_deployment_needs_an_api_key_secret_and_a_sandbox_has_one():
     with pytest.raises(SettingsError, match="API_KEY_SECRET is not set"):
         services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS}))
     config = services.api_config(Settings.read({"DATABASE_URL": "postgresql://x/y", **KEYS, **DOUBLES}))
@@ -437,7 +437,7 @@ def test_a_live_deployment_needs_a_secret_for_its_keys_and_a_sandbox_has_one():
     )
 
 
-def test_the_api_is_handed_what_the_settings_say():
+def test_the_api_config_has_the_values_of_the_settings():
     config = services.api_config(
         Settings.read(
             {

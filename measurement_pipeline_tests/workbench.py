@@ -1,4 +1,4 @@
-"""A pipeline on the test's own database and vendor doubles, with short helpers for its tests."""
+"""A pipeline on the test's database and vendor doubles, with short helpers for its tests."""
 
 import asyncio
 import ssl
@@ -30,7 +30,7 @@ def isrcs(count: int, *, start: int = 0) -> list[str]:
 
 @dataclass
 class Workbench:
-    """What a test of the paid backfill works with."""
+    """The parts that a test of the paid backfill uses."""
 
     database_url: str
     sandbox: SandboxClient

@@ -54,7 +54,7 @@ def test_five_foreign_responses_pause_the_deployment_and_open_no_key_breaker(ben
     bench.submit_request(songs)
     bench.sandbox.faults("/enterprise/", foreign=page)
     coverage, _ = bench.run_backfill(songs)
-    assert coverage.summary.stop_reason == "Songstats gives no usable response: pausing"
+    assert "no usable response" in str(coverage.summary.stop_reason)
     assert bench.sandbox.hits() == 5
     assert bench.statuses() == {"pending": 40}
     result = state(bench)

@@ -165,7 +165,7 @@ def test_a_429_pauses_the_deployment_and_costs_no_attempt_and_no_budget(bench: W
     bench.submit_request(songs)
     bench.sandbox.faults(HISTORY, status=429, retry_after=77)
     run, _ = bench.run_backfill(songs)
-    assert run.summary.stop_reason == "Songstats asks for a pause"
+    assert "asks for a pause" in str(run.summary.stop_reason)
     rows = bench.sql("select status, attempts from songstats_backfill_queue")
     assert {(r["status"], r["attempts"]) for r in rows} == {("pending", 0)}
     assert {h["billable"] for h in bench.ledger()} == {False}
@@ -563,7 +563,7 @@ def test_an_unreachable_vendor_costs_no_hit_and_pauses_the_deployment(bench: Wor
         bench.dependencies.check_payment,
     )
     run, _ = bench.run_backfill(songs, dependencies=unknown)
-    assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
+    assert "no usable response" in str(run.summary.stop_reason)
     assert {(h["billable"], h["reason"]) for h in bench.ledger()} == {(False, "transient")}
     assert len(bench.ledger()) == 5
     assert bench.sql("select paused_until > now() as paused from vendor_state")[0]["paused"]
@@ -575,7 +575,7 @@ def test_a_403_without_an_explanation_settles_no_row_and_pauses(bench: Workbench
     bench.sandbox.faults(HISTORY, status=403)
     bench.sandbox.faults(STATUS, status=500)
     run, _ = bench.run_backfill(songs)
-    assert run.summary.stop_reason == "Songstats gives no usable response: pausing"
+    assert "no usable response" in str(run.summary.stop_reason)
     assert bench.sandbox.hits() <= 5
     assert bench.statuses() == {"pending": 40}
     assert {r["attempts"] for r in bench.sql("select attempts from songstats_backfill_queue")} == {0}

@@ -32,7 +32,7 @@ def test_a_guessed_pause_ends_when_the_probe_succeeds(bench: Workbench):
     left = bench.sql("select extract(epoch from paused_until - now()) s from vendor_state")[0]["s"]
     assert left > 500, "it would have grown by now"
     hits = bench.sandbox.hits()
-    assert probe(bench) == "Songstats answers `GET /status` again: the pause has ended"
+    assert "has ended" in str(probe(bench))
     assert bench.sandbox.hits() == hits, "the probe is free"
     bench.run_backfill(isrcs(30))
     assert bench.statuses() == {"stored": 30}
@@ -42,7 +42,7 @@ def test_a_pause_continues_while_the_probe_fails(bench: Workbench):
     bench.submit_request(isrcs(30))
     throttle(bench, status=429)
     bench.sandbox.faults(STATUS, status=429)
-    assert probe(bench) == "Songstats does not answer `GET /status` yet: the pause continues"
+    assert "continues" in str(probe(bench))
     assert paused(bench)
 
 
@@ -63,12 +63,12 @@ def test_a_pause_of_30_days_is_probed_every_hour_after_a_day(bench: Workbench):
     assert probe(bench) is None
     bench.sql("update vendor_state set no_probe_before = now()")  # a day later
     bench.sandbox.faults(STATUS, status=429)
-    assert probe(bench) == "Songstats does not answer `GET /status` yet: the pause continues"
+    assert "continues" in str(probe(bench))
     assert 3_500 < bench.sql(row.format("no_probe_before"))[0]["s"] <= 3_600
     assert probe(bench) is None, "not probed again within the hour"
     bench.sandbox.clear_faults()
     bench.sql("update vendor_state set no_probe_before = now()")  # an hour later
-    assert probe(bench) == "Songstats answers `GET /status` again: the pause has ended"
+    assert "has ended" in str(probe(bench))
     bench.run_backfill(isrcs(30))
     assert bench.statuses() == {"stored": 30}
 
@@ -78,7 +78,7 @@ def test_a_pause_beyond_its_retry_after_is_probed(bench: Workbench):
     throttle(bench, times=8, status=429, retry_after=60)
     assert probe(bench) is None
     bench.sql("update vendor_state set no_probe_before = now()")  # 60 s later
-    assert probe(bench) == "Songstats answers `GET /status` again: the pause has ended"
+    assert "has ended" in str(probe(bench))
 
 
 def test_a_successful_probe_does_not_end_a_growing_pause_of_failed_calls(bench: Workbench):
@@ -99,7 +99,7 @@ def test_each_pause_ends_with_one_call_if_only_the_status_succeeds(bench: Workbe
     bench.sandbox.faults(HISTORY, status=429)
     for look in range(20):
         before = bench.sandbox.hits()
-        assert probe(bench) == "Songstats answers `GET /status` again: the pause has ended"
+        assert "has ended" in str(probe(bench))
         bench.run_backfill(isrcs(30), run=f"look-{look}")
         assert bench.sandbox.hits() == before + 1
         assert paused(bench)
@@ -149,11 +149,11 @@ def test_a_pause_ended_by_an_operator_does_not_prevent_later_probes(bench: Workb
     bench.sandbox.faults(HISTORY, status=429)
     bench.run_backfill(isrcs(30), run="after")
     bench.sandbox.clear_faults()
-    assert probe(bench) == "Songstats answers `GET /status` again: the pause has ended"
+    assert "has ended" in str(probe(bench))
 
 
 def test_a_hanging_probe_ends_within_the_tick(bench: Workbench):
     bench.submit_request(isrcs(30))
     throttle(bench, status=429)
     bench.sandbox.faults(STATUS, hang=True)
-    assert probe(bench) == "Songstats does not answer `GET /status` yet: the pause continues"
+    assert "continues" in str(probe(bench))

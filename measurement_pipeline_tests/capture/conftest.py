@@ -1,4 +1,4 @@
-"""A harness for captures: the test's own database, the vendor doubles, and short helpers."""
+"""A harness for captures: the test's database, the vendor doubles, and short helpers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ class CaptureHarness:
         return execute(self.database_url, statement, parameters)
 
     def publish(self, albums: Mapping[str, Mapping[str, int]]) -> list[str]:
-        """Have Spotify display these counts: album → ISRC → count; the ids of the albums, in that order."""
+        """Let Spotify display these counts: album → ISRC → count; return the albums' ids in order."""
         on: dict[str, list[str]] = {}
         counts: dict[str, int] = {}
         for name, tracks in albums.items():
@@ -96,7 +96,7 @@ class CaptureHarness:
     def run_capture(
         self, snapshot: UUID, *, run: str = "run-1", operator: bool = False, **options: Any
     ) -> CaptureOutcome:
-        """One run over a capture: the sensor's, an operator's, or what `launch` says."""
+        """Run a capture once as the sensor does, as an operator does, or as `launch` says."""
         captures = options.pop("captures", self.captures)
         launch = options.pop("launch", Launch.OPERATOR if operator else Launch.PLANNED)
         return make_capture(snapshot, captures, run_id=run, launch=launch, **options)
@@ -114,7 +114,7 @@ class CaptureHarness:
         return {row["song"]: row["value"] for row in rows}
 
     def actor_usage(self) -> dict[str, int]:
-        """What Apify charges for: runs and albums."""
+        """Apify's charges: runs and albums."""
         return self.sandbox.actor_usage()
 
     def check_invariants(self, *, at_rest: bool = True) -> None:

@@ -20,7 +20,7 @@ INPUTS = "/v2/key-value-stores/*/records/INPUT"
 
 
 def with_actor(harness: CaptureHarness, actor: type[ApifyClient], **changes: object) -> CaptureServices:
-    """Services with an Apify client of the test's own."""
+    """Services with this Apify client class."""
 
     def new_actor() -> ApifyClient:
         return actor(harness.sandbox.apify_token, base_url=harness.sandbox.apify_url)
@@ -95,7 +95,7 @@ def test_a_run_with_a_missing_input_blocks_a_second_start_for_an_hour(harness: C
     harness.check_invariants()
 
 
-# --- how much, and when ----------------------------------------------------------------------------------------------------
+# --- amounts and waits -----------------------------------------------------------------------------------------------------
 
 
 def test_concurrent_chunks_are_limited(harness: CaptureHarness):
@@ -119,7 +119,7 @@ def test_concurrent_chunks_are_limited(harness: CaptureHarness):
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_a_series_waits_for_its_open_capture_however_old_that_is(harness: CaptureHarness, state: str):
+def test_a_series_waits_for_its_open_capture_of_any_age(harness: CaptureHarness, state: str):
     harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}), schedule=Schedule.MONTHLY)
     harness.sql("update playcount_snapshots set created_at = created_at - interval '45 days', state = %s", state)
     result = start_due_captures(harness.captures.config)
@@ -128,7 +128,7 @@ def test_a_series_waits_for_its_open_capture_however_old_that_is(harness: Captur
     assert start_due_captures(harness.captures.config).started == 1
 
 
-# --- of which moment -------------------------------------------------------------------------------------------------------
+# --- times of counts -------------------------------------------------------------------------------------------------------
 
 
 def test_a_count_is_never_dated_in_the_future(harness: CaptureHarness):

@@ -1,4 +1,4 @@
-"""The command line in this process, with an environment that holds what the test says and nothing of ours."""
+"""The command line in this process, with only the test's environment variables."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SETTINGS = [str(field.alias) for field in Settings.model_fields.values()]
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Run:
-    """`cli("jobs", "--json", DATABASE_URL=…)`; state of its own would go below the test's directory."""
+    """`cli("jobs", "--json", DATABASE_URL=…)`; local state goes into the test's directory."""
 
     def run(*arguments: object, **environment: str) -> Result:
         given: dict[str, str | None] = {name: None for name in os.environ if name in SETTINGS}
@@ -33,17 +33,17 @@ def cli(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def run(cli: Run, database_url: str) -> Run:
-    """The command line on a migrated database of the test's own."""
+    """The command line on the test's migrated database."""
     return lambda *arguments, **environment: cli(*arguments, **{"DATABASE_URL": database_url, **environment})
 
 
 @pytest.fixture
 def keys(sandbox: SandboxClient) -> dict[str, str]:
-    """What makes commands ask the test's doubles."""
+    """Settings that point commands to the test's doubles."""
     return sandbox.environment
 
 
 def parse_json(result: Result) -> Any:
-    """What a command printed as JSON, once it has succeeded."""
+    """The parsed JSON output of a successful command."""
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""What `audit` prints, and the exit status that a script goes by. That each breach is found is `postgres/test_audit`."""
+"""Output and exit status of `audit`. `postgres/test_audit` covers each breach."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A catalogue file: good lines are read, bad ones are named, and none is lost to another's fault."""
+"""Catalogue files: valid lines are loaded and invalid ones reported, independently of each other."""
 
 import csv
 import io

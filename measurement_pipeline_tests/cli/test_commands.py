@@ -1,4 +1,4 @@
-"""What each command does to a real database, what it prints, and the exit status that a script goes by."""
+"""Each command's effect on a real database, its output and its exit status."""
 
 import contextlib
 import io
@@ -233,7 +233,7 @@ def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(ru
         "queued": 2,
         "hits": 3,
         "eur": 1.5,
-        # Three in any 30 days, one of them just spent: two now, one once it frees, and two 30 days after the first two.
+        # Three in any 30 days, one of them just spent: two now, one when it becomes available, two 30 days after the first two.
         "days": 30,
         "hits_left_now": 2,
         "hits_allowed_in_30_days": 3,
@@ -293,7 +293,7 @@ def test_waiting_shows_what_blocks_purchases(run, bench, database_url, obstacle,
     allowed = Decision(PaymentVerdict.ALLOWED, "a card")
 
     def withdraw():
-        # Accepted and held: shown for a moment, then withdrawn, so that the waiting ends.
+        # Accepted and blocked: shown briefly, then withdrawn, so that the waiting ends.
         while not answer_requests(database_url, decision=allowed):
             pass
         time.sleep(1.5)
@@ -421,7 +421,7 @@ def test_an_unknown_request_is_an_error(run):
     assert run("jobs", "7").exit_code == 2
 
 
-def test_the_queue_shows_what_waits_and_the_reason(run, bench):
+def test_the_queue_shows_waiting_recordings_and_the_reason(run, bench):
     bench.submit_request(isrcs(3))
     bench.run_backfill(isrcs(3)[:1])
     result = parse_json(run("queue", "--json", SONGSTATS_HIT_LIMIT="101"))
@@ -482,7 +482,7 @@ def test_open_incidents_are_listed_with_start_and_count(run, database_url):
     assert "See run 0f0f0f0f" in stdout
 
 
-# --- what a person overrides
+# --- operator actions
 
 
 def test_requeue_estimates_then_requeues_and_is_recorded(run, bench, sandbox):
@@ -630,7 +630,7 @@ def test_reclaim_without_keys_needs_running_doubles(run):
     assert "--sandbox-port" in result.stderr
 
 
-# --- all of them
+# --- all commands
 
 
 def test_every_command_has_help(cli):

@@ -38,7 +38,7 @@ REPORT = "/report_asset_materialization/songstats_history?partition=AA6Q72000001
 
 @dataclass
 class Dev:
-    """A `dev` that runs, and who may look at it."""
+    """A running `dev`."""
 
     process: "subprocess.Popen[bytes]"
     ui: str
@@ -48,7 +48,7 @@ class Dev:
     state: Path
 
     def pids(self) -> dict[str, int]:
-        """Its services, by what the command is."""
+        """Its services' process ids by command."""
         result = {}
         for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):  # a zombie too
@@ -59,19 +59,19 @@ class Dev:
         return result
 
 
-def ask(url: str, query: str) -> dict[str, Any]:
+def query(url: str, query: str) -> dict[str, Any]:
     answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=120)
     result: dict[str, Any] = answer.json()
     return result
 
 
 def assets(url: str) -> list[list[str]]:
-    return [node["assetKey"]["path"] for node in ask(url, ASSETS)["data"]["assetNodes"]]
+    return [node["assetKey"]["path"] for node in query(url, ASSETS)["data"]["assetNodes"]]
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """Not pytest's own: each start of pytest shuts its parent to the user that PostgreSQL runs as below root."""
+    """Not pytest's directory: pytest closes its parent to the user that PostgreSQL runs as under root."""
     with tempfile.TemporaryDirectory(prefix="mp_dev") as path:
         yield Path(path)
 
@@ -106,8 +106,8 @@ def dev(directory: Path) -> Iterator[Dev]:
 def test_the_second_ui_is_read_only_and_dead_processes_are_restarted(dev: Dev):
     assert ["songstats_history"] in assets(dev.ui)
     assert ["songstats_history"] in assets(dev.read_only)
-    assert ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess"
-    assert ask(dev.read_only, LAUNCH)["data"]["launchRun"]["__typename"] == "UnauthorizedError"
+    assert query(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess"
+    assert query(dev.read_only, LAUNCH)["data"]["launchRun"]["__typename"] == "UnauthorizedError"
     assert httpx.post(f"{dev.ui}{REPORT}", timeout=120).status_code == 200
     assert httpx.post(f"{dev.read_only}{REPORT}", timeout=120).status_code == 401
 
@@ -134,7 +134,7 @@ def test_the_second_ui_is_read_only_and_dead_processes_are_restarted(dev: Dev):
     wait_until(lambda: http_ready(f"{dev.ui}/server_info")(""), what="the UI")
     wait_until(lambda: http_ready(f"{dev.api}/readyz")(""), what="the API")
     wait_until(
-        lambda: ask(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
+        lambda: query(dev.ui, LAUNCH)["data"]["launchRun"]["__typename"] == "LaunchRunSuccess",
         what="a launch through the new code server without a reload",
     )
 

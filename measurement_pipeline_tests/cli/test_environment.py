@@ -1,4 +1,4 @@
-"""Which deployment a command works on, and the mixtures that are refused before anything is done."""
+"""The deployment that a command works on, and rejected combinations."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def test_a_command_without_vendors_follows_the_stamp_of_a_live_database(empty_da
     with open_environment({"DATABASE_URL": empty_database_url}, state=tmp_path) as target:
         assert target.kind == "live"
         target.require_own_database()
-    # With doubles it asks them, and must not.
+    # With doubles it would ask them, which it must not.
     with open_environment({"DATABASE_URL": empty_database_url}, state=tmp_path, doubles=DOUBLES) as target:
         assert target.kind == "sandbox"
         with pytest.raises(migrate.WrongDeploymentError):

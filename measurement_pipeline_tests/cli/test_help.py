@@ -1,4 +1,4 @@
-"""The help of every command is whole at 80 columns, and describes each option in sentences."""
+"""Every command's help is complete at 80 columns and describes each option in sentences."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`keys` and `api` as an operator meets them."""
+"""The commands `keys` and `api`."""
 
 import os
 import re

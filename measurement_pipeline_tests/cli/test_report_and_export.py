@@ -21,7 +21,7 @@ SONGS = isrcs(3)
 
 @pytest.fixture
 def owned(bench: Workbench) -> Workbench:
-    """A catalogue of three, of which two were bought; its titles are a vendor's."""
+    """A catalogue of three recordings, two of them bought."""
     bench.submit_request(SONGS[:2])
     bench.run_backfill(SONGS[:2])
     bench.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", SONGS)
@@ -33,7 +33,7 @@ def owned(bench: Workbench) -> Workbench:
 
 
 class Links(HTMLParser):
-    """What a page would fetch."""
+    """Collects the URLs that a page would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def listed_in(bench: Workbench, songs: Sequence[str], name: str) -> None:
 
 
 def text_of(path: Path) -> str:
-    """What a reader sees, without the tags."""
+    """A page's text without tags."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", path.read_text(encoding="utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""What `spend` and a request's receipt say of a mixed ledger: the figures add up, and nothing is called what it is not."""
+"""`spend` and receipts for a mixed ledger: correct sums and causes."""
 
 import json
 from decimal import Decimal
@@ -17,7 +17,7 @@ PRICE = {"SONGSTATS_EUR_PER_HIT": "0.0833"}
 
 @pytest.fixture
 def mixed(bench, sandbox):
-    """A drain of two accounts' requests in which all sorts of things went wrong; the first request."""
+    """A backfill for two accounts with many kinds of failures; returns the first request."""
     songs = isrcs(12)
     other = uuid4()
     bench.sql("insert into accounts (id, name) values (%s, 'Acme')", other)
@@ -145,7 +145,7 @@ def test_the_forecast_names_the_pace_if_the_budget_suffices(run, bench):
     assert "the pace of 1,800 hits an hour" in run("spend").stdout
 
 
-def test_the_forecast_of_a_queue_that_never_empties_says_so(run, bench):
+def test_the_forecast_reports_a_queue_that_never_empties(run, bench):
     bench.submit_request(isrcs(5))
     assert "not within a hundred years, with 0 hits" in run("spend", SONGSTATS_HIT_LIMIT="0").stdout
     bench.sql("update payment_decisions set verdict = 'denied'")

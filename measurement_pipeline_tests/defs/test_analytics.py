@@ -352,7 +352,7 @@ def test_no_refresh_is_requested_while_a_recording_is_being_bought(drained: Stag
         " heartbeat_at = now() where song = %s",
         SONGS[0],
     )
-    assert tick(drained)[1] == "the backfill has not ended: 1 recording is being bought"
+    assert "1 recording is being bought" in tick(drained)[1]
 
 
 def spend_the_budget_and_request_more(stage: Stage) -> None:
@@ -466,14 +466,14 @@ def test_a_due_capture_is_part_of_the_drain_unless_apify_is_paused_for_long(drai
         " estimated_cost_usd) values (%s, '{a}', '\\x00', '{spotify}', 'once', 1, 0.003)",
         drained.bench.account,
     )
-    assert tick(drained)[1] == "the backfill has not ended: 1 capture is due"
+    assert "1 capture is due" in tick(drained)[1]
     drained.bench.sql(
         "insert into vendor_state (vendor, paused_until, pause_reason) values ('apify', now() + interval '2 days', 'x')"
     )
     assert len(tick(drained)[0]) == 1
     drained.bench.sql("insert into run_heartbeats (run_id, beat_at) values ('run-9', now())")
     drained.bench.sql("update playcount_snapshots set state = 'running', claimed_by = 'run-9'")
-    assert tick(drained)[1] == "the backfill has not ended: 1 capture is in progress"
+    assert "1 capture is in progress" in tick(drained)[1]
     drained.bench.sql("update run_heartbeats set beat_at = now() - interval '3 days'")
     assert len(tick(drained)[0]) == 1, "a dead run's capture cannot be claimed while Apify is paused"
 

@@ -75,7 +75,7 @@ def test_deferred_recordings_stay_missing_and_the_run_succeeds(stage: Stage):
     assert songs[4] not in stage.metadata_by_isrc()
     totals = stage.totals()
     assert totals["deferred"] >= 1
-    assert totals["stopped because"] == "Songstats asks for a pause"
+    assert "asks for a pause" in totals["stopped because"]
 
 
 def test_a_failed_row_has_a_failed_partition_and_settled_rows_stay_materialized(stage: Stage):
@@ -125,7 +125,7 @@ def test_an_operators_launch_of_a_stored_recording_spends_no_hit_and_reports_it(
     assert stage.bench.sandbox.hits() == 1
     (latest,) = stage.instance.fetch_materializations(SONGSTATS_HISTORY, limit=1).records
     assert latest.asset_materialization is not None
-    assert latest.asset_materialization.description == "already stored: no hit was spent"
+    assert "no hit was spent" in str(latest.asset_materialization.description)
 
 
 def test_an_operators_run_that_cannot_buy_fails_with_one_line(stage: Stage):

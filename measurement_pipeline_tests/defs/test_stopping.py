@@ -77,4 +77,4 @@ def test_a_stopped_run_stores_calls_in_flight_and_ends_with_one_line(stage: Stag
 def test_a_run_terminated_by_a_stopped_dev_is_an_interruption(stage: Stage):
     stopped(stage, cancelled=False)
     (run,) = stage.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-    assert interruption(stage.instance, run) == "the process of the run was terminated"
+    assert "terminated" in str(interruption(stage.instance, run))

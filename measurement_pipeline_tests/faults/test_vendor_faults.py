@@ -327,7 +327,7 @@ def test_a_silent_vendor_pauses_all_runs_and_each_call_counts_as_unknown(
     bench.sandbox.faults(HISTORY, hang=True, count=3)
     bench.sandbox.faults(HISTORY, delay=LATE if long_form else LATE_IN_SHORT)
     backfill_run = vendor_failures.run_backfill(bench, songs, dependencies=impatient(bench, 0.7))
-    assert backfill_run.summary.stop_reason == "Songstats gives no usable response: pausing"
+    assert "no usable response" in str(backfill_run.summary.stop_reason)
     assert bench.sandbox.hits() == len(bench.ledger()) == 5
     assert {(hit["reason"], hit["billable"]) for hit in bench.ledger()} == {("timeout: unknown", None)}
     assert vendor_failures.count_budgeted_hits(bench) == 5, "possibly billed hits count"

@@ -47,16 +47,16 @@ BUDGET = Budget(allowed=900, hits=10, in_flight=0, calls_ever=10, next_hit_frees
 MACHINE = InstanceState("backfill_queue_sensor")
 
 
-def look(
+def check_backfill(
     backlog: Backlog = BACKLOG, vendor: VendorState = CALM, budget: Budget = BUDGET, machine: InstanceState = MACHINE
 ) -> HealthResult:
     return backfill_is_progressing(BackfillState(vendor, budget, backlog), machine, alarm_hours=6)
 
 
 def test_without_waiting_recordings_the_check_passes():
-    result = look(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
+    result = check_backfill(replace(BACKLOG, waiting=0, payable=0, ready=0, oldest_waiting=None))
     assert result.passed
-    assert result.message == "no recording waits to be bought"
+    assert "no recording waits" in result.message
 
 
 @pytest.mark.parametrize("buys", [True, False])
@@ -64,7 +64,7 @@ def test_a_blocker_is_reported_before_the_alarm(buys: bool):
     off = replace(MACHINE, switched_off=True, busy=UnfinishedRun("run", NOW - HOUR), deferred="3 × budget")
     for machine, reason in ((off, "sensor stopped"), (replace(off, switched_off=False), "")):
         result = (
-            look(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
+            check_backfill(replace(BACKLOG, waiting=1, last_settled=NOW - HOUR), machine=machine)
             if buys
             else intake_is_progressing(SettlingProgress(1, NOW - HOUR, None, NOW), machine, alarm_hours=6)
         )
@@ -88,7 +88,7 @@ def test_the_time_counts_from_the_last_settled_row_or_the_oldest_waiting_one(
     waiting_hours: int, settled_hours: int | None, passed: bool
 ):
     settled = None if settled_hours is None else NOW - settled_hours * HOUR
-    result = look(replace(BACKLOG, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
+    result = check_backfill(replace(BACKLOG, oldest_waiting=NOW - waiting_hours * HOUR, last_settled=settled))
     assert result.passed is passed
 
 
@@ -145,7 +145,7 @@ def facts(*reasons: BlockerKind) -> dict[str, object]:
 @pytest.mark.parametrize("reason", WAYS)
 def test_each_cause_is_reported_with_what_a_person_needs(reason: BlockerKind):
     _, words, should_alert = WAYS[reason]
-    result = look(**facts(reason))  # type: ignore[arg-type]
+    result = check_backfill(**facts(reason))  # type: ignore[arg-type]
     assert not result.passed
     assert result.reason == reason
     assert words in result.message
@@ -155,7 +155,7 @@ def test_each_cause_is_reported_with_what_a_person_needs(reason: BlockerKind):
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
 def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: BlockerKind, second: BlockerKind):
-    result = look(**facts(second, first))  # type: ignore[arg-type]
+    result = check_backfill(**facts(second, first))  # type: ignore[arg-type]
     assert result.reason == first
     if second is not BlockerKind.UNKNOWN and {first, second} != {BlockerKind.VENDOR, BlockerKind.PAUSE}:
         assert WAYS[second][1] in str(result.metadata["also"])
@@ -178,7 +178,7 @@ def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
         if reason is BlockerKind.PAUSE
         else {"budget": replace(SPENT, next_hit_frees_at=end)}
     )
-    result = look(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
+    result = check_backfill(replace(BACKLOG, last_settled=NOW - settled), **given)  # type: ignore[arg-type]
     assert (result.passed, result.should_alert, result.reason) == (passed, serious, reason)
     if not passed:
         assert f"{end:%Y-%m-%d %H:%M}" in result.message
@@ -186,40 +186,40 @@ def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
 
 
 def test_a_long_pause_is_no_alarm_without_waiting_recordings():
-    assert look(replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
+    assert check_backfill(replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
 
 
 def test_a_vendor_outage_is_the_reason_between_two_pauses():
     between = replace(CALM, pauses_in_a_row=12)
-    result = look(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
+    result = check_backfill(vendor=between, machine=replace(MACHINE, deferred="7 × paused"))
     assert result.reason == BlockerKind.VENDOR
     assert "12 pauses in a row" in result.message
-    assert look(vendor=replace(between, pauses_in_a_row=1)).reason == BlockerKind.UNKNOWN
+    assert check_backfill(vendor=replace(between, pauses_in_a_row=1)).reason == BlockerKind.UNKNOWN
 
 
 def test_a_run_that_has_just_started_is_no_cause():
     assert (
-        look(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason
+        check_backfill(machine=replace(MACHINE, busy=UnfinishedRun("run-7", NOW - timedelta(minutes=3)))).reason
         == BlockerKind.UNKNOWN
     )
 
 
 def test_a_run_that_stays_queued_is_reported():
-    result = look(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
+    result = check_backfill(machine=replace(MACHINE, queued=UnfinishedRun("run-8", NOW - HOUR)))
     assert result.reason == BlockerKind.SLOT
     assert "run-8 has been queued since 2026-09-22 11:00 UTC and has not started" in result.message
 
 
 def test_a_run_that_settled_the_last_row_before_it_failed_is_no_cause():
     assert (
-        look(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason
+        check_backfill(machine=replace(MACHINE, failed=UnfinishedRun("run-9", NOW - 8 * HOUR, "old"))).reason
         == BlockerKind.UNKNOWN
     )
 
 
 def test_a_rejected_key_and_a_streak_have_different_next_steps():
-    assert "SONGSTATS_API_KEY" in look(vendor=replace(OPEN, breaker_kind="key")).message
-    assert "breaker close" in look(vendor=OPEN).message
+    assert "SONGSTATS_API_KEY" in check_backfill(vendor=replace(OPEN, breaker_kind="key")).message
+    assert "breaker close" in check_backfill(vendor=OPEN).message
 
 
 ANSWERING = SettlingProgress(waiting=2, oldest=NOW - 7 * HOUR, error=None, now=NOW)

@@ -251,7 +251,7 @@ def test_a_request_that_kills_its_reader_fails_after_its_attempts_and_delays_no_
         if deaths == 3:  # in a group, as the first suspect, and then behind all suspects
             assert {intake_bench.job(job)["state"] for job in others} == {"accepted"}
     row = intake_bench.job(killer)
-    assert (row["state"], row["error"]) == ("failed", "failed after 5 attempts: no attempt finished")
+    assert (row["state"], "after 5 attempts" in row["error"]) == ("failed", True)
     assert deaths == MAX_INTAKE_ATTEMPTS
     assert {intake_bench.job(job)["state"] for job in others} == {"accepted"}
 

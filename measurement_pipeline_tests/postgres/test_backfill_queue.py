@@ -501,7 +501,7 @@ def test_rows_without_attempts_are_exhausted_even_after_crashes(tables: Tables):
         pending: "exhausted", abandoned: "exhausted", alive: "in_progress", waiting: "pending", unread: "pending",
         fresh: "pending",
     }  # fmt: skip
-    assert tables.row(pending)["last_error"] == "its runs ended before a response was settled"
+    assert "before a response" in tables.row(pending)["last_error"]
 
 
 @pytest.mark.parametrize(("read_by", "version", "back"), [(1, 1, False), (1, 2, True), (2, 1, False)])

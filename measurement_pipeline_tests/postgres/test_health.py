@@ -213,10 +213,10 @@ def test_a_restatement_is_checked_instead_of_the_earlier_count(bench: Workbench,
 def test_a_check_of_a_sample_reports_its_size(bench: Workbench, connection: Connection):
     bench.submit_request(isrcs(3))
     bench.run_backfill(isrcs(3))
-    assert figures(connection).message == "3 recordings stored in the last day, all in range"
+    assert figures(connection).message.startswith("3 recordings")
     latest = health.latest_series(connection, most=2)
     result = queue_checks.values_in_range(latest, stored=health.count_recently_stored(connection))
-    assert result.message == "the latest 2 of 3 recordings stored in the last day, all in range"
+    assert result.message.startswith("the latest 2 of 3 recordings")
     assert result.metadata["recordings stored"] == 3
 
 

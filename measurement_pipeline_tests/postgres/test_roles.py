@@ -671,7 +671,7 @@ def test_a_schema_without_usage_for_the_roles_is_reported(logins: Logins, connec
 
 def test_a_member_of_the_pipeline_role_may_upgrade_when_nothing_is_to_be_migrated(pipeline_url: str):
     left = migrate.upgrade(pipeline_url, kind="sandbox")
-    assert left == f"the rights of the roles are unchanged: {login_of(pipeline_url)} does not own the tables"
+    assert f"{login_of(pipeline_url)} does not own the tables" in str(left)
 
 
 def test_a_member_of_the_pipeline_cannot_migrate(pipeline_url: str, connection: Connection):

@@ -13,7 +13,7 @@ NOON = datetime(2026, 10, 4, 12, tzinfo=UTC)
 CHOIR = {"artist": "Choir", "album": "One"}
 
 
-def test_ids_look_like_spotifys_and_are_the_same_in_any_process():
+def test_ids_have_spotifys_form_and_are_the_same_in_any_process():
     assert album_id("Glasswing Choir", "Cathedral of Rain") == "4MUSeRnhpSfkMqREFQ36mC"
     ids = {track_id(f"AA6Q724{n:05}", "Choir", "One") for n in range(500)} | {
         album_id("Choir", str(n)) for n in range(500)
@@ -33,7 +33,7 @@ def test_an_album_has_its_tracks_in_the_order_of_their_isrcs():
         assert discography.track(track.id) == (track, album)
 
 
-def test_a_reissue_has_a_track_of_its_own_with_the_same_isrc():
+def test_a_reissue_has_its_own_track_with_the_same_isrc():
     discography = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, reissued_on=("Two", "One"))})
     (first,), (second,) = (
         album.tracks for name in ("One", "Two") if (album := discography.album(album_id("Choir", name)))
@@ -61,14 +61,14 @@ def test_new_data_replaces_old_data():
     assert discography.play_count("AA6Q72400001", NOON) == 2
 
 
-def test_a_count_that_is_not_given_is_what_the_history_ends_at():
+def test_a_missing_count_is_the_last_of_the_history():
     first, again = (Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR)}) for _ in range(2))
     assert first.play_count("AA6Q72400001", NOON) == again.play_count("AA6Q72400001", NOON)
     _, counts = history("AA6Q72400001", KnownRecording(**CHOIR), Behaviour(), NOON.date())
     assert first.play_count("AA6Q72400001", NOON) == counts[-1]
 
 
-def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
+def test_a_count_grows_after_its_day():
     discography = Discography(Behaviour(), {"AA6Q72400001": KnownRecording(**CHOIR, play_count=5_000_000)})
     counted = datetime(2026, 9, 22, 12, tzinfo=UTC)
     assert discography.play_count("AA6Q72400001", counted) == 5_000_000
@@ -76,7 +76,7 @@ def test_a_count_goes_on_growing_after_the_day_on_which_it_was_counted():
     assert counts == sorted(set(counts))
 
 
-def test_a_count_that_stands_still_is_that_of_the_last_day_of_the_histories():
+def test_a_constant_count_is_that_of_the_last_day_of_the_histories():
     discography = Discography(PLAIN, {"AA6Q72400001": KnownRecording(**CHOIR, play_count=7)})
     assert discography.play_count("AA6Q72400001", NOON + timedelta(days=300)) == 7
 

@@ -49,7 +49,7 @@ def sandbox(plain: SandboxClient) -> Iterator[SandboxClient]:
     plain.forget_requests()
 
 
-def test_apifys_client_runs_the_actor_to_its_end_and_reads_what_it_found(sandbox: SandboxClient):
+def test_apifys_client_runs_the_actor_and_reads_its_items(sandbox: SandboxClient):
     client = official(sandbox)
     run = client.actor(ACTOR).call(run_input=of(ALBUM, "unknown"), logger=None)
     assert run is not None
@@ -79,7 +79,7 @@ def test_apifys_client_finds_a_run_its_input_and_its_counted_items_again(sandbox
     assert dataset.item_count == 1
 
 
-def test_an_input_so_large_that_the_client_packs_it_is_read(sandbox: SandboxClient):
+def test_a_compressed_large_input_is_read(sandbox: SandboxClient):
     client = official(sandbox)
     albums = [f"{n:022}" for n in range(100)]
     run = client.actor(ACTOR).call(run_input=of(*albums), logger=None)
@@ -92,7 +92,7 @@ def test_an_input_so_large_that_the_client_packs_it_is_read(sandbox: SandboxClie
 
 
 @pytest.mark.parametrize("style", ["acts", "actors"])
-def test_both_path_styles_are_served_and_the_token_may_stand_in_the_query(sandbox: SandboxClient, style: str):
+def test_both_path_styles_and_a_token_in_the_query_are_accepted(sandbox: SandboxClient, style: str):
     path = f"/v2/{style}/beatanalytics~spotify-play-count-scraper/runs"
     answer = ask(sandbox, path, "POST", headers={}, params={"token": sandbox.apify_token}, json=of(ALBUM))
     assert answer.status_code == 201
@@ -125,7 +125,7 @@ def test_a_run_takes_its_time_and_ends_with_the_given_status(clock: Clock):
     assert [item["id"] for item in partly] == [ALBUM]
 
 
-def test_an_order_without_a_count_lasts_until_the_next(sandbox: SandboxClient):
+def test_a_setting_without_a_count_lasts_until_the_next(sandbox: SandboxClient):
     client = official(sandbox)
 
     def ends() -> str:
@@ -139,7 +139,7 @@ def test_an_order_without_a_count_lasts_until_the_next(sandbox: SandboxClient):
     assert ends() == "SUCCEEDED"
 
 
-def test_the_last_items_come_later_than_the_end_of_their_run(clock: Clock):
+def test_the_last_items_appear_after_the_end_of_their_run(clock: Clock):
     with running(behaviour=replace(PLAIN, dataset_lag=10), catalogue=KNOWN, clock=clock) as sandbox:
         dataset = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM, "other")).default_dataset_id
 
@@ -152,7 +152,7 @@ def test_the_last_items_come_later_than_the_end_of_their_run(clock: Clock):
         assert seen() == (2, 2)
 
 
-def test_waiting_for_a_run_comes_back_when_it_ends_or_when_asked_to(sandbox: SandboxClient):
+def test_waiting_for_a_run_ends_with_it_or_at_the_requested_time(sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.2, count=1)
     run = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM)).id
     assert ask(sandbox, f"/v2/actor-runs/{run}?waitForFinish=30").json()["data"]["status"] == "SUCCEEDED"
@@ -183,7 +183,7 @@ def test_awkward_items_lack_ids_and_counts_or_have_zero_and_always_the_same_ones
     assert 1 <= sum(track.get("streamCount") == 0 for track in tracks) <= 60
 
 
-def test_what_was_started_is_paid_for_whether_or_not_the_answer_arrived():
+def test_a_started_run_is_billed_even_if_the_response_is_lost():
     with running(behaviour=PLAIN) as sandbox:
         official(sandbox).actor(ACTOR).start(run_input=of("a", "b"))
         sandbox.faults("/v2/actors", close=True, count=1)
@@ -197,14 +197,14 @@ def test_what_was_started_is_paid_for_whether_or_not_the_answer_arrived():
 
 
 @pytest.mark.parametrize("token", ["wrong", ""])
-def test_without_the_token_everything_is_refused_in_apifys_shape(sandbox: SandboxClient, token: str):
+def test_requests_without_the_token_get_apifys_error(sandbox: SandboxClient, token: str):
     for path in ("/v2/actor-runs/x", "/v2/datasets/x/items", "/v2/key-value-stores/x/records/INPUT"):
         answer = ask(sandbox, path, headers={"authorization": f"Bearer {token}"} if token else {})
         assert answer.status_code == 401
         assert set(answer.json()["error"]) == {"type", "message"}
 
 
-def test_apifys_client_reads_refusals_and_faults(sandbox: SandboxClient):
+def test_apifys_client_reads_errors_and_faults(sandbox: SandboxClient):
     with pytest.raises(ApifyApiError) as wrong:
         official(sandbox, "wrong").actor(ACTOR).start(run_input=of(ALBUM))
     assert (wrong.value.status_code, wrong.value.type) == (401, "user-or-token-not-found")
@@ -234,10 +234,10 @@ def test_an_unknown_object_is_not_found_in_apifys_shape(sandbox: SandboxClient, 
 
 
 @pytest.mark.parametrize("query", ["limit=many", "offset=x"])
-def test_invalid_numbers_are_refused(sandbox: SandboxClient, query: str):
+def test_invalid_numbers_are_rejected(sandbox: SandboxClient, query: str):
     assert ask(sandbox, f"/v2/actors/beatanalytics~spotify-play-count-scraper/runs?{query}").status_code == 400
 
 
-def test_an_invalid_order_is_refused(sandbox: SandboxClient):
+def test_an_invalid_setting_is_rejected(sandbox: SandboxClient):
     with pytest.raises(httpx.HTTPStatusError):
         sandbox.actor("CRASHED")

@@ -32,7 +32,7 @@ def test_pressing_the_button_lists_a_card_and_leads_on(client: Any) -> None:
     assert (complete.status, complete.url) == ("complete", None)
 
 
-def test_setup_leaves_the_default_alone(client: Any) -> None:
+def test_setup_does_not_change_the_default(client: Any) -> None:
     customer = client.v1.customers.create({})
     session = client.v1.checkout.sessions.create(
         {"customer": customer.id, "mode": "setup", "currency": "usd", "success_url": SUCCESS}
@@ -57,7 +57,7 @@ def test_without_a_list_the_page_offers_whatever_the_dashboard_enables(client: A
     assert client.v1.payment_methods.list({"customer": customer.id, "type": "card"}).data == []
 
 
-def test_a_list_of_types_is_all_that_the_page_offers(client: Any) -> None:
+def test_the_page_offers_only_the_listed_types(client: Any) -> None:
     customer = client.v1.customers.create({})
     session = client.v1.checkout.sessions.create(
         {"customer": customer.id, "mode": "setup", "allowed_payment_method_types": ["card"], "success_url": SUCCESS}
@@ -70,7 +70,7 @@ def test_a_list_of_types_is_all_that_the_page_offers(client: Any) -> None:
     assert client.v1.checkout.sessions.retrieve(session.id).status == "open"
 
 
-def test_a_subscription_keeps_the_card_for_itself_and_leaves_the_default_alone(client: Any) -> None:
+def test_a_subscription_stores_the_card_and_does_not_change_the_default(client: Any) -> None:
     customer = client.v1.customers.create({})
     session = client.v1.checkout.sessions.create(
         {

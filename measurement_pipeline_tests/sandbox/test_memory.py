@@ -50,7 +50,7 @@ def usage(sandbox: SandboxClient) -> tuple[int, int]:
     return status["current_month_total_requests"], status["current_month_total_requested_objects"]
 
 
-def test_the_months_counts_and_what_was_discovered_survive_a_restart(start: Start) -> None:
+def test_the_months_counts_and_known_recordings_survive_a_restart(start: Start) -> None:
     later = Behaviour(last_day=PLAIN.last_day, roles={"AA6Q72500001": Scenario.LATER}, absent=0)
     with start(behaviour=later) as sandbox:
         assert request_history(sandbox, "AA6Q72500001").status_code == 404
@@ -62,7 +62,7 @@ def test_the_months_counts_and_what_was_discovered_survive_a_restart(start: Star
         assert usage(sandbox) == (3, 2)
 
 
-def test_a_request_whose_answer_is_lost_was_counted(start: Start) -> None:
+def test_a_request_with_a_lost_response_is_counted(start: Start) -> None:
     with start() as sandbox:
         sandbox.faults("/enterprise/", close=True, count=1)
         with pytest.raises(httpx.RemoteProtocolError):
@@ -71,7 +71,7 @@ def test_a_request_whose_answer_is_lost_was_counted(start: Start) -> None:
         assert usage(sandbox) == (1, 1)
 
 
-def test_what_was_answered_before_sigkill_is_remembered(file: Path, start: Start) -> None:
+def test_responses_before_sigkill_are_remembered(file: Path, start: Start) -> None:
     account = str(uuid4())
     with process("--plain", "--memory", str(file)) as (started, url):
         with SandboxClient(url, PLAIN) as sandbox:
@@ -134,7 +134,7 @@ def test_runs_of_the_actor_and_their_items_survive_a_restart(start: Start, clock
         assert sandbox.actor_usage() == {"runs": 1, "albums": 1}
 
 
-def test_each_database_has_vendors_of_its_own(start: Start) -> None:
+def test_each_database_has_its_own_vendors(start: Start) -> None:
     with start() as sandbox:
         assert not sandbox.belong_to("one")
         request_history(sandbox, "AA6Q72500001")
@@ -145,7 +145,7 @@ def test_each_database_has_vendors_of_its_own(start: Start) -> None:
         assert usage(sandbox) == (1, 1)
 
 
-def test_without_a_file_a_restart_begins_anew() -> None:
+def test_a_restart_without_a_file_starts_from_zero() -> None:
     for _ in range(2):
         with running(behaviour=PLAIN) as sandbox:
             request_history(sandbox, "AA6Q72500001")

@@ -25,7 +25,7 @@ def test_each_request_is_logged_with_its_result(sandbox: SandboxClient) -> None:
     assert second["at"] >= first["at"]
 
 
-def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: SandboxClient) -> None:
+def test_an_unanswered_request_is_logged_without_a_status(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/", close=True, count=1)
     with pytest.raises(httpx.RemoteProtocolError):
         request_history(sandbox, A_RECORDING)
@@ -34,7 +34,7 @@ def test_a_request_that_was_never_answered_is_there_without_a_status(sandbox: Sa
     assert received["status"] is None
 
 
-def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: SandboxClient) -> None:
+def test_a_request_is_logged_before_its_delayed_response(sandbox: SandboxClient) -> None:
     sandbox.faults("/enterprise/", hang=True, count=1)
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status", timeout=httpx.Timeout(60, read=0.2))
@@ -44,7 +44,7 @@ def test_a_request_is_there_while_its_answer_is_still_held_back(sandbox: Sandbox
     assert received["status"] is None
 
 
-def test_requests_can_be_picked_by_path_recording_and_number(sandbox: SandboxClient) -> None:
+def test_requests_can_be_filtered_by_path_recording_and_number(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
         request_history(sandbox, isrc)
     httpx.get(f"{sandbox.stripe_url}/v1/customers/cus_1")
@@ -59,7 +59,7 @@ def test_requests_can_be_picked_by_path_recording_and_number(sandbox: SandboxCli
     assert [r["n"] for r in sandbox.requests(isrc=A_RECORDING, since=first["n"])] == [third["n"]]
 
 
-def test_hits_are_counted_at_the_vendors_end(sandbox: SandboxClient) -> None:
+def test_the_vendor_counts_hits(sandbox: SandboxClient) -> None:
     for isrc in (A_RECORDING, "QZES72012346", A_RECORDING):
         request_history(sandbox, isrc)
     httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
@@ -68,7 +68,7 @@ def test_hits_are_counted_at_the_vendors_end(sandbox: SandboxClient) -> None:
     assert sandbox.hits(A_RECORDING) == 2
 
 
-def test_forgetting_starts_the_count_again_but_not_the_numbers(sandbox: SandboxClient) -> None:
+def test_clearing_the_log_resets_the_count_but_not_the_numbers(sandbox: SandboxClient) -> None:
     request_history(sandbox, A_RECORDING)
     (before,) = sandbox.requests()
     sandbox.forget_requests()
@@ -100,5 +100,5 @@ def test_keys_are_never_logged(sandbox: SandboxClient) -> None:
     assert "secret-in-the-query" not in noted
 
 
-def test_an_invalid_number_is_refused(sandbox: SandboxClient) -> None:
+def test_an_invalid_number_is_rejected(sandbox: SandboxClient) -> None:
     assert httpx.get(f"{sandbox.songstats_url}/_requests?since=yesterday").status_code == 400

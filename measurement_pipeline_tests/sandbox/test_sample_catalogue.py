@@ -21,7 +21,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_each_row_has_a_valid_invented_isrc_of_its_own_and_a_date() -> None:
+def test_each_row_has_a_unique_valid_invented_isrc_and_a_date() -> None:
     isrcs = [row["isrc"] for row in rows()]
 
     assert all(re.fullmatch(r"AA6Q7[0-9]{7}", isrc) for isrc in isrcs)
@@ -38,14 +38,14 @@ def test_some_rows_have_no_count_and_some_share_an_album() -> None:
     assert [size for _, size in albums.most_common(3)] == [12, 12, 11]
 
 
-def test_every_role_is_in_the_sample_and_most_recordings_are_plain() -> None:
+def test_the_sample_has_every_scenario_and_mostly_plain_recordings() -> None:
     roles = Counter(known.role for known in sample_catalogue().values())
 
     assert set(roles) == set(Scenario)
     assert roles[Scenario.PLAIN] == 195
 
 
-def test_the_histories_of_the_sample_have_its_counts_on_the_day_that_these_are_of() -> None:
+def test_the_samples_histories_have_its_counts_on_their_day() -> None:
     counted = replace(Behaviour(), last_day=Behaviour().counted_on)
     with running(behaviour=counted, catalogue=sample_catalogue()) as sandbox:
         for row in rows()[12:30]:

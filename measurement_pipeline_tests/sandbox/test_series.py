@@ -1,4 +1,4 @@
-"""Invented histories: properties of all of them, and of some."""
+"""Properties of invented histories."""
 
 import itertools
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_with_falls_a_history_falls_once() -> None:
         assert sum(b < a for a, b in itertools.pairwise(counts)) == 1
 
 
-def test_a_history_stands_still_and_then_jumps() -> None:
+def test_a_history_has_a_standstill_and_then_a_jump() -> None:
     _, counts = history("AA6Q72500001", KnownRecording(play_count=10**8), replace(PLAIN, points=365), COUNTED)
     gains = [b - a for a, b in itertools.pairwise(counts)]
 
@@ -51,7 +51,7 @@ def test_a_history_stands_still_and_then_jumps() -> None:
     assert max(gains) > 2 * sum(gains) / len(gains)
 
 
-def test_a_recording_that_is_not_out_yet_has_no_history() -> None:
+def test_an_unreleased_recording_has_no_history() -> None:
     future = KnownRecording(play_count=5, release_date=COUNTED + timedelta(days=9))
 
     assert history("AA6Q72600001", future, PLAIN, COUNTED)[1] == []
@@ -79,7 +79,7 @@ def test_a_later_day_extends_a_history_and_contradicts_nothing(
 
 
 @given(total=st.integers(0, 5 * 10**9), release=st.dates(date(2020, 1, 1), date(2027, 1, 1)))
-def test_a_history_goes_on_after_the_day_of_the_known_count_and_never_falls(total: int, release: date) -> None:
+def test_a_history_continues_after_the_day_of_the_known_count_and_never_falls(total: int, release: date) -> None:
     known = KnownRecording(play_count=total, release_date=release)
     _, counts = history("AA6Q72500001", known, PLAIN, date(2027, 12, 31))
 

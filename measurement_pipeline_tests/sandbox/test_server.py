@@ -31,7 +31,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             started.kill()
 
 
-def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
+def test_a_process_prints_its_url_and_ends_at_sigterm() -> None:
     with process("--plain", "--points", "5", "--sample") as (started, url):
         sandbox = SandboxClient(url)
         with sandbox:
@@ -46,7 +46,7 @@ def test_a_process_says_where_it_listens_and_ends_at_sigterm() -> None:
         assert started.wait(120) == -signal.SIGTERM, "a response that is delayed by an hour does not delay the exit"
 
 
-def test_a_process_ends_when_its_parent_is_gone() -> None:
+def test_a_process_ends_with_its_parent() -> None:
     script = (
         "import subprocess, sys\n"
         f"doubles = subprocess.Popen({[*COMMAND, '--with-parent']!r}, stdout=subprocess.PIPE)\n"
@@ -78,12 +78,12 @@ def test_a_process_ends_when_its_parent_is_gone() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])
-def test_a_host_that_is_not_loopback_is_refused(host: str) -> None:
+def test_a_host_outside_loopback_is_rejected(host: str) -> None:
     with pytest.raises(ValueError, match="loopback only"):
         serve(host, 0)
 
 
-def test_two_sandboxes_run_side_by_side_and_share_nothing() -> None:
+def test_two_concurrent_sandboxes_share_nothing() -> None:
     with running(behaviour=PLAIN) as one, running(behaviour=PLAIN) as other:
         request_history(one, "QZES72012345")
 
@@ -91,7 +91,7 @@ def test_two_sandboxes_run_side_by_side_and_share_nothing() -> None:
         assert (one.hits(), other.hits()) == (1, 0)
 
 
-def test_after_the_block_nothing_listens_any_more() -> None:
+def test_no_server_listens_after_the_block() -> None:
     with running(behaviour=PLAIN) as sandbox:
         url = sandbox.songstats_url
         assert httpx.get(f"{url}/_faults").status_code == 200
@@ -100,7 +100,7 @@ def test_after_the_block_nothing_listens_any_more() -> None:
         httpx.get(f"{url}/_faults")
 
 
-def test_latency_is_added_to_the_vendors_answers_and_not_to_our_own() -> None:
+def test_latency_is_added_to_vendor_responses_only() -> None:
     with running(behaviour=replace(PLAIN, latency=0.25)) as sandbox:
         before = time.monotonic()
         assert request_history(sandbox, "QZES72012345").status_code == 200

@@ -37,7 +37,7 @@ def test_the_sdk_reaches_the_other_routes(sdk: SongstatsClient) -> None:
     assert sdk.info.uptime_check()["result"] == "success"
 
 
-def test_the_recorded_history_comes_back_as_recorded(sandbox: SandboxClient) -> None:
+def test_the_recorded_history_is_returned_unchanged(sandbox: SandboxClient) -> None:
     points = [(p["date"], p["streams_total"]) for p in spotify_points(request_history(sandbox, "GBUM72501895"))]
 
     assert len(points) == 503
@@ -47,20 +47,20 @@ def test_the_recorded_history_comes_back_as_recorded(sandbox: SandboxClient) -> 
     assert [count for _, count in points] == sorted(count for _, count in points)
 
 
-def test_the_recorded_history_is_the_same_however_awkward_the_vendor_is(sandbox: SandboxClient) -> None:
+def test_the_recorded_history_has_no_irregularities(sandbox: SandboxClient) -> None:
     worst = Behaviour(absent=1, counts_as_text=1, gaps=1, falls=1, bare=1, points=7, last_day=PLAIN.last_day)
     with running(behaviour=worst) as awkward:
         assert request_history(awkward, "GBUM72501895").json() == request_history(sandbox, "GBUM72501895").json()
 
 
-def test_a_missing_key_is_refused(sandbox: SandboxClient) -> None:
+def test_a_missing_key_is_rejected(sandbox: SandboxClient) -> None:
     answer = httpx.get(f"{sandbox.songstats_url}/enterprise/v1/status")
 
     assert answer.status_code == 401
     assert answer.json() == {"result": "error", "message": "Invalid Api Key"}
 
 
-def test_a_wrong_key_is_refused_everywhere(sandbox: SandboxClient) -> None:
+def test_a_wrong_key_is_rejected_by_every_route(sandbox: SandboxClient) -> None:
     stranger = SongstatsClient(api_key="wrong", base_url=sandbox.songstats_url, max_retries=0)
     with stranger:
         for call in (
@@ -98,7 +98,7 @@ def test_a_bad_request_gets_400(sandbox: SandboxClient, params: dict[str, str]) 
     assert answer.json()["result"] == "error"
 
 
-def test_a_path_the_vendor_does_not_have_says_nothing_of_tracks(sandbox: SandboxClient) -> None:
+def test_an_unknown_path_gets_a_general_404(sandbox: SandboxClient) -> None:
     answer = httpx.get(f"{sandbox.songstats_url}/enterprise/v2/tracks")
 
     assert answer.status_code == 404
@@ -126,7 +126,7 @@ def test_new_data_replaces_earlier_responses(sandbox: SandboxClient) -> None:
     assert spotify_points(request_history(sandbox, "AA6Q72500991"))[-1]["streams_total"] == before + 5
 
 
-def test_an_old_recording_is_tracked_from_a_day_on_at_the_count_of_that_day() -> None:
+def test_an_old_recordings_history_begins_at_the_count_of_its_first_tracked_day() -> None:
     old = {"AA6Q79100001": KnownRecording(play_count=1_000_000, release_date=date(1991, 5, 1))}
     with running(behaviour=PLAIN, catalogue=old) as tracked:
         points = spotify_points(request_history(tracked, "AA6Q79100001"))
@@ -178,7 +178,7 @@ def test_each_scenario_occurs() -> None:
     assert empty == [{"source": "spotify", "data": {"history": []}}]
 
 
-def test_the_shares_of_awkward_recordings_are_about_the_given_shares() -> None:
+def test_irregular_recordings_have_about_the_given_shares() -> None:
     behaviour = Behaviour(absent=0.25, later=0.25, no_spotify=0.1, empty=0.1)
     roles = [behaviour.role(f"AA6Q725{n:05d}") for n in range(2000)]
 
@@ -188,7 +188,7 @@ def test_the_shares_of_awkward_recordings_are_about_the_given_shares() -> None:
     assert 140 < roles.count(Scenario.EMPTY) < 260
 
 
-def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
+def test_counts_can_be_text_missing_or_null_except_the_last() -> None:
     awkward = replace(PLAIN, counts_as_text=1, gaps=1)
     known = {"AA6Q72500005": KnownRecording(play_count=296_422_273, release_date=date(2025, 1, 3))}
     with running(behaviour=awkward, catalogue=known) as sandbox:
@@ -200,7 +200,7 @@ def test_counts_can_be_text_missing_or_null_but_the_last_one_is_there() -> None:
     assert all(isinstance(p.get("streams_total") or "", str) for p in points)
 
 
-def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_same_of_older_days(
+def test_a_history_ends_yesterday_and_a_later_one_repeats_its_days(
     clock: Clock,
 ) -> None:
     isrcs = [f"AA6Q725{n:05d}" for n in range(20)]
@@ -221,7 +221,7 @@ def test_a_history_ends_yesterday_by_the_doubles_clock_and_a_later_one_says_the_
         assert len(three) == len(two) + 60
 
 
-def test_a_history_ends_yesterday_in_utc_today_too(sandbox: SandboxClient) -> None:
+def test_a_history_ends_yesterday_in_utc(sandbox: SandboxClient) -> None:
     with running(behaviour=replace(PLAIN, last_day=None)) as moving:
         before = datetime.now(UTC).date()
         ends = spotify_points(request_history(moving, A_RECORDING))[-1]["date"]
@@ -235,7 +235,7 @@ def test_the_blocks_around_the_numbers_can_be_missing(sandbox: SandboxClient) ->
     assert {"track_info", "source_ids"} <= set(request_history(sandbox, A_RECORDING).json())
 
 
-def test_several_sources_come_in_no_particular_order(sandbox: SandboxClient) -> None:
+def test_several_sources_have_a_random_order(sandbox: SandboxClient) -> None:
     def order(isrc: str) -> list[str]:
         stats = request_history(sandbox, isrc, source="spotify,youtube,shazam").json()["stats"]
         return [entry["source"] for entry in stats]
@@ -247,7 +247,7 @@ def test_several_sources_come_in_no_particular_order(sandbox: SandboxClient) -> 
     assert any("youtube" not in seen for seen in orders) or any("shazam" not in seen for seen in orders)
 
 
-def test_all_sources_bring_each_platform_in_its_own_words(sandbox: SandboxClient) -> None:
+def test_all_sources_have_each_platforms_own_fields(sandbox: SandboxClient) -> None:
     metrics = set()
     for n in range(10):
         for entry in request_history(sandbox, f"AA6Q726{n:05d}", source="all").json()["stats"]:
@@ -261,20 +261,20 @@ def test_all_sources_bring_each_platform_in_its_own_words(sandbox: SandboxClient
     }
 
 
-def test_aggregates_come_when_asked_for(sandbox: SandboxClient) -> None:
+def test_aggregates_are_sent_on_request(sandbox: SandboxClient) -> None:
     point = spotify_points(request_history(sandbox, A_RECORDING, with_aggregates="true"))[0]
 
     assert "playlists_current" in point
     assert "playlists_current" not in spotify_points(request_history(sandbox, A_RECORDING))[0]
 
 
-def test_a_window_of_days_is_honoured(sandbox: SandboxClient) -> None:
+def test_a_window_of_days_is_applied(sandbox: SandboxClient) -> None:
     points = spotify_points(request_history(sandbox, "GBUM72501895", start_date="2025-05-09", end_date="2025-05-10"))
 
     assert [p["date"] for p in points] == ["2025-05-09", "2025-05-10"]
 
 
-def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) -> None:
+def test_status_counts_the_current_month(clock: Clock) -> None:
     roles = {"AA6Q72500001": Scenario.ABSENT}
     with (
         running(behaviour=replace(PLAIN, roles=roles), clock=clock) as sandbox,
@@ -306,7 +306,7 @@ def test_status_counts_the_month_and_forgets_it_the_month_after(clock: Clock) ->
     assert may["status"]["previous_month_total_requests"] == 0
 
 
-def test_a_key_of_an_artist_is_refused_histories_but_not_its_status() -> None:
+def test_an_artists_key_may_read_its_status_but_no_history() -> None:
     with running(behaviour=replace(PLAIN, artist_id="abc123")) as sandbox:
         assert request_history(sandbox, A_RECORDING).status_code == 403
         assert request_history(sandbox, A_RECORDING, songstats_artist_id="other").status_code == 403

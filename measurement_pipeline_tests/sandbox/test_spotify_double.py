@@ -56,7 +56,7 @@ def test_a_token_is_given_for_the_clients_credentials(sandbox: SandboxClient):
     assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 3600)
 
 
-def test_wrong_credentials_and_grants_are_refused(sandbox: SandboxClient):
+def test_wrong_credentials_and_grants_are_rejected(sandbox: SandboxClient):
     assert token_answer(sandbox, "wrong").json()["error"] == "invalid_client"
     assert token_answer(sandbox, "wrong").status_code == 400
     assert token_answer(sandbox, grant="password").json()["error"] == "unsupported_grant_type"
@@ -80,24 +80,24 @@ def test_a_single_track_is_the_same_object_or_404(sandbox: SandboxClient):
 
 
 @pytest.mark.parametrize("path", ["tracks/short", "tracks?ids=short", f"tracks?ids={TRACK},", "tracks"])
-def test_an_invalid_id_is_refused_with_its_batch(sandbox: SandboxClient, path: str):
+def test_an_invalid_id_fails_its_batch(sandbox: SandboxClient, path: str):
     answer = ask(sandbox, path)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "Invalid base62 id"
 
 
-def test_more_than_fifty_are_refused(sandbox: SandboxClient):
+def test_more_than_fifty_ids_are_rejected(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 50)}").status_code == 200
     assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 51)}").status_code == 400
 
 
-def test_in_development_mode_batches_are_refused_and_single_tracks_are_not():
+def test_in_development_mode_only_batches_are_rejected():
     with running(behaviour=Behaviour(), catalogue=KNOWN) as sandbox:
         assert ask(sandbox, f"tracks?ids={TRACK}").status_code == 403
         assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
-def test_a_token_expires_and_says_so(clock: Clock):
+def test_an_expired_token_gets_an_error_that_names_it(clock: Clock):
     with running(behaviour=replace(PLAIN, spotify_token_seconds=60), catalogue=KNOWN, clock=clock) as sandbox:
         token = token_answer(sandbox).json()["access_token"]
         clock.advance(seconds=59)
@@ -109,13 +109,13 @@ def test_a_token_expires_and_says_so(clock: Clock):
         assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
-def test_a_missing_or_foreign_token_is_refused(sandbox: SandboxClient):
+def test_a_missing_or_foreign_token_is_rejected(sandbox: SandboxClient):
     assert ask(sandbox, f"tracks/{TRACK}", "wrong").json()["error"]["message"] == "Invalid access token"
     bare = httpx.get(f"{sandbox.spotify_url}/v1/tracks/{TRACK}", verify=NO_TLS)
     assert (bare.status_code, bare.json()["error"]["message"]) == (401, "No token provided")
 
 
-def test_a_used_up_quota_says_fourteen_hours(sandbox: SandboxClient):
+def test_an_exceeded_quota_has_a_retry_after_of_fourteen_hours(sandbox: SandboxClient):
     sandbox.spotify_quota_exceeded(count=1)
     answer = ask(sandbox, f"tracks/{TRACK}")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "50400")
@@ -144,7 +144,7 @@ def test_recordings_added_later_are_found(sandbox: SandboxClient):
     assert result["external_ids"] == {"isrc": "AA6Q72400099"}
 
 
-def test_the_log_holds_neither_secret_nor_token(sandbox: SandboxClient):
+def test_the_log_contains_neither_secret_nor_token(sandbox: SandboxClient):
     ask(sandbox, f"tracks/{TRACK}")
     noted = str(sandbox.requests())
     assert "/v1/tracks/" in noted

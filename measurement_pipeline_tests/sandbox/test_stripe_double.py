@@ -63,7 +63,7 @@ def test_search_lags_behind_writes(clock: Clock) -> None:
         assert client.v1.customers.search(of_account(account)).data == []
 
 
-def test_search_is_limited_to_so_many_reads_a_second(clock: Clock) -> None:
+def test_search_is_limited_to_a_number_of_reads_per_second(clock: Clock) -> None:
     behaviour = replace(PLAIN, searches_per_second=3)
     with running(behaviour=behaviour, clock=clock) as sandbox, stripe_client(sandbox) as client:
         for _ in range(3):
@@ -85,13 +85,13 @@ def test_search_is_limited_to_so_many_reads_a_second(clock: Clock) -> None:
         "metadata[accountId]:'a'",
     ],
 )
-def test_a_malformed_search_is_refused(client: Any, query: str) -> None:
+def test_a_malformed_search_is_rejected(client: Any, query: str) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refusal:
         client.v1.customers.search({"query": query})
     assert refusal.value.param == "query"
 
 
-def test_a_deleted_customer_says_so(client: Any) -> None:
+def test_a_deleted_customer_is_marked_as_deleted(client: Any) -> None:
     customer = client.v1.customers.create({"metadata": {"accountId": str(uuid4())}})
     client.v1.customers.delete(customer.id)
 
@@ -136,7 +136,7 @@ def test_an_idempotency_key_with_other_parameters_is_an_error(client: Any) -> No
         client.v1.checkout.sessions.create(setup_session(customer.id), options)
 
 
-def test_an_idempotency_key_is_kept_for_a_day(clock: Clock) -> None:
+def test_an_idempotency_key_is_valid_for_a_day(clock: Clock) -> None:
     with running(behaviour=PLAIN, clock=clock) as sandbox, stripe_client(sandbox) as client:
         options = {"idempotency_key": "key"}
         first = client.v1.customers.create({"name": "one"}, options)
@@ -146,7 +146,7 @@ def test_an_idempotency_key_is_kept_for_a_day(clock: Clock) -> None:
         assert client.v1.customers.create({"name": "one"}, options).id != first.id
 
 
-def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: SandboxClient) -> None:
+def test_a_retried_create_after_a_lost_response_creates_one_object(sandbox: SandboxClient) -> None:
     account = str(uuid4())
     sandbox.faults("/v1/customers", method="POST", close=True, count=1)
     with stripe_client(sandbox, retries=2) as client:
@@ -160,7 +160,7 @@ def test_a_create_whose_answer_was_lost_is_made_once_when_retried(sandbox: Sandb
     assert [r["status"] for r in sandbox.requests("/v1/customers")][:2] == [None, 200]
 
 
-def test_a_wrong_key_is_refused_and_not_repeated(sandbox: SandboxClient) -> None:
+def test_a_wrong_key_is_rejected_and_not_repeated(sandbox: SandboxClient) -> None:
     with (
         stripe_client(sandbox, key="sk_test_wrong") as client,
         pytest.raises(stripe.AuthenticationError) as refusal,
@@ -194,7 +194,7 @@ def test_every_answer_has_a_request_id(client: Any) -> None:
     assert refusal.value.request_id != customer.last_response.request_id
 
 
-def test_an_unknown_parameter_is_refused(client: Any) -> None:
+def test_an_unknown_parameter_is_rejected(client: Any) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refusal:
         client.v1.customers.create({"metdata": {"accountId": "a"}})
     assert refusal.value.code == "parameter_unknown"
@@ -209,7 +209,7 @@ def test_an_unknown_parameter_is_refused(client: Any) -> None:
         ({"allowed_payment_method_types": ["card", "cash"]}, "allowed_payment_method_types[1]"),
     ],
 )
-def test_a_parameter_that_this_version_does_not_have_is_refused_at_any_depth(
+def test_a_parameter_of_another_version_is_rejected_at_any_depth(
     client: Any, more: dict[str, object], param: str
 ) -> None:
     customer = client.v1.customers.create({})
@@ -219,13 +219,13 @@ def test_a_parameter_that_this_version_does_not_have_is_refused_at_any_depth(
     assert refusal.value.param == param
 
 
-def test_another_version_of_the_api_is_refused(client: Any) -> None:
+def test_another_version_of_the_api_is_rejected(client: Any) -> None:
     client.v1.customers.create({}, {"stripe_version": "2026-11-25.endive"})
     with pytest.raises(stripe.InvalidRequestError, match="implements API version"):
         client.v1.customers.create({}, {"stripe_version": "2026-08-26.dahlia"})
 
 
-def test_an_unknown_path_is_refused_in_stripes_words(client: Any) -> None:
+def test_an_unknown_path_gets_stripes_error(client: Any) -> None:
     with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL"):
         client.v1.charges.retrieve("ch_1")
 
@@ -271,7 +271,7 @@ def test_a_session_expires_after_a_day(clock: Clock) -> None:
         ),
     ],
 )
-def test_an_invalid_session_is_refused(client: Any, change: dict[str, object], param: str) -> None:
+def test_an_invalid_session_is_rejected(client: Any, change: dict[str, object], param: str) -> None:
     customer = client.v1.customers.create({})
     wanted = setup_session(customer.id) | change
     params = {name: value for name, value in wanted.items() if value is not None}
@@ -315,7 +315,7 @@ ACCOUNT_ID = "6f8f57f1-6c4c-4e0a-9d53-0c5a3f9f0f01"
     ("account", "body"),
     [("unknown", {"card": True}), (ACCOUNT_ID, {"card": "yes"}), (ACCOUNT_ID, {})],
 )
-def test_an_invalid_account_or_card_is_refused(sandbox: SandboxClient, account: str, body: dict[str, object]) -> None:
+def test_an_invalid_account_or_card_is_rejected(sandbox: SandboxClient, account: str, body: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.stripe_url}/_accounts/{account}/card", json=body)
 
     assert answer.status_code == 400

@@ -29,7 +29,7 @@ def test_a_fault_without_a_count_lasts_until_it_is_cleared(sandbox: SandboxClien
     assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
-def test_faults_are_met_in_the_order_they_were_set(sandbox: SandboxClient) -> None:
+def test_faults_apply_in_the_order_in_which_they_were_set(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=502, count=1)
     sandbox.faults(HISTORIES, status=429, count=1)
 
@@ -52,13 +52,13 @@ def test_a_path_can_be_a_pattern(sandbox: SandboxClient) -> None:
 
 
 @pytest.mark.parametrize("advice", [17, "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_retry_after_goes_out_as_given(sandbox: SandboxClient, advice: int | str) -> None:
+def test_retry_after_is_sent_unchanged(sandbox: SandboxClient, advice: int | str) -> None:
     sandbox.faults(HISTORIES, status=429, retry_after=advice, count=1)
 
     assert request_history(sandbox, A_RECORDING).headers["retry-after"] == str(advice)
 
 
-def test_a_429_without_advice_has_no_retry_after(sandbox: SandboxClient) -> None:
+def test_a_429_without_a_wait_has_no_retry_after(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, status=429, count=1)
 
     answer = request_history(sandbox, A_RECORDING)
@@ -89,14 +89,14 @@ def test_another_service_can_respond_instead_of_the_vendor(sandbox: SandboxClien
     assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_body_that_is_no_gzip_cannot_be_unpacked(sandbox: SandboxClient) -> None:
+def test_a_body_that_is_not_gzip_cannot_be_decompressed(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, body="{}", headers={"Content-Encoding": "gzip"}, count=1)
 
     with pytest.raises(httpx.DecodingError):
         request_history(sandbox, A_RECORDING)
 
 
-def test_an_answer_can_be_late(sandbox: SandboxClient) -> None:
+def test_a_response_can_be_delayed(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, delay=0.3, count=1)
     before = time.monotonic()
 
@@ -104,7 +104,7 @@ def test_an_answer_can_be_late(sandbox: SandboxClient) -> None:
     assert time.monotonic() - before >= 0.3
 
 
-def test_a_body_cut_short_is_noticed_by_its_length(sandbox: SandboxClient) -> None:
+def test_a_truncated_body_is_detected_by_its_length(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, cut=100, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="received 100 bytes, expected"):
@@ -112,14 +112,14 @@ def test_a_body_cut_short_is_noticed_by_its_length(sandbox: SandboxClient) -> No
     assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_chunked_body_can_be_cut_short_too(sandbox: SandboxClient) -> None:
+def test_a_chunked_body_can_be_truncated(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, cut=100, headers={"Transfer-Encoding": "chunked"}, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
         request_history(sandbox, A_RECORDING)
 
 
-def test_a_connection_can_end_without_an_answer(sandbox: SandboxClient) -> None:
+def test_a_connection_can_end_without_a_response(sandbox: SandboxClient) -> None:
     sandbox.faults(HISTORIES, close=True, count=1)
 
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
@@ -135,7 +135,7 @@ def test_a_connection_can_be_reset(sandbox: SandboxClient) -> None:
     assert request_history(sandbox, A_RECORDING).status_code == 200
 
 
-def test_a_spoiled_delivery_was_work_done_but_an_invented_answer_was_not(sandbox: SandboxClient) -> None:
+def test_a_damaged_response_is_billed_and_an_invented_one_is_not(sandbox: SandboxClient) -> None:
     def billed() -> int:
         status = f"{sandbox.songstats_url}/enterprise/v1/status"
         answer = httpx.get(status, headers={"apikey": sandbox.songstats_key}).json()
@@ -171,14 +171,14 @@ def test_faults_can_be_listed_with_their_remaining_counts(sandbox: SandboxClient
         {"path": "/", "foreign": "x"},
     ],
 )
-def test_an_invalid_fault_is_refused(sandbox: SandboxClient, fault: dict[str, object]) -> None:
+def test_an_invalid_fault_is_rejected(sandbox: SandboxClient, fault: dict[str, object]) -> None:
     answer = httpx.post(f"{sandbox.songstats_url}/_faults", json=fault)
 
     assert answer.status_code == 400
     assert httpx.get(f"{sandbox.songstats_url}/_faults").json() == []
 
 
-def test_several_faults_can_be_set_at_once(sandbox: SandboxClient) -> None:
+def test_several_faults_can_be_set_together(sandbox: SandboxClient) -> None:
     faults = [{"path": HISTORIES, "status": status, "count": 1} for status in (500, 503)]
     httpx.post(f"{sandbox.songstats_url}/_faults", json=faults).raise_for_status()
 
@@ -220,13 +220,13 @@ def raw_response(sandbox: SandboxClient, fault: dict[str, object], *, silent: bo
                 connection.settimeout(0.5)
 
 
-def test_a_half_open_connection_says_nothing_and_stays(sandbox: SandboxClient) -> None:
+def test_a_half_open_connection_stays_silent(sandbox: SandboxClient) -> None:
     assert raw_response(sandbox, {"hang": True}, silent=True) == (b"", "silence")
     wait_until(lambda: sandbox.requests(HISTORIES), what="the request")
     assert sandbox.requests(HISTORIES)[-1]["status"] is None
 
 
-def test_a_connection_can_fall_silent_after_the_head_or_within_the_body(sandbox: SandboxClient) -> None:
+def test_a_connection_can_stop_after_the_head_or_within_the_body(sandbox: SandboxClient) -> None:
     received, end = raw_response(sandbox, {"hang": True, "cut": 0})
     assert (received.startswith(b"HTTP/1.1 200 OK\r\n"), received.endswith(b"\r\n\r\n"), end) == (True, True, "silence")
 
@@ -239,7 +239,7 @@ def test_a_connection_can_be_reset_within_the_body(sandbox: SandboxClient) -> No
     assert (received.partition(b"\r\n\r\n")[2][10:], end) == (b"", "reset")
 
 
-def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(sandbox: SandboxClient) -> None:
+def test_a_random_cut_differs_for_each_request_and_repeats_with_its_seed(sandbox: SandboxClient) -> None:
     def sizes(seed: str) -> list[int]:
         sandbox.clear_faults()
         return [
@@ -252,7 +252,7 @@ def test_a_cut_anywhere_is_drawn_anew_for_each_request_and_again_from_its_seed(s
     assert sizes("other") != first
 
 
-def test_gzip_can_be_whole_or_lie_in_three_ways(sandbox: SandboxClient) -> None:
+def test_gzip_can_be_valid_or_corrupt_in_three_ways(sandbox: SandboxClient) -> None:
     plain = raw_body(sandbox)
 
     def packed(how: str) -> bytes:
@@ -273,7 +273,7 @@ def test_invalid_http_is_sent_byte_by_byte(sandbox: SandboxClient) -> None:
     assert raw_response(sandbox, {"raw": raw, "hang": True}) == (raw.encode("latin-1"), "silence")
 
 
-def test_a_share_of_the_requests_meets_a_fault_and_the_others_the_next_one(sandbox: SandboxClient) -> None:
+def test_a_share_of_the_requests_gets_a_fault_and_the_others_the_next_one(sandbox: SandboxClient) -> None:
     def answers() -> list[int]:
         sandbox.clear_faults()
         sandbox.faults(HISTORIES, status=503, share=0.5, seed="one")

@@ -108,7 +108,7 @@ def test_whether_a_request_may_have_been_received():
     assert not may_have_been_received(refused.value)
 
 
-# --- whose answer it is -----------------------------------------------------------------------------------------------------
+# --- foreign responses -------------------------------------------------------------------------------------------------------
 
 JSON, HTML = "application/json; charset=utf-8", "text/html"
 

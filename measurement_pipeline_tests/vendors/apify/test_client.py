@@ -460,7 +460,7 @@ def test_unreadable_items_are_unavailable(body: bytes):
         result(answering(answer))
 
 
-# --- where requests go, and what is shown --------------------------------------------------------------------------------
+# --- destinations and secrets --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_the_version_is_added_to_the_address_once(base: str):
     assert requested == ["http://apify.test/v2/actor-runs/r%2F..%2Fx"]
 
 
-# --- does it take the token? -------------------------------------------------------------------------------------------------
+# --- token check --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_valid_token_costs_one_request(sandbox: SandboxClient):

@@ -538,7 +538,7 @@ def test_concurrency_is_limited_and_waiting_does_not_count_towards_the_timeout()
     assert most == 2
 
 
-def test_the_key_is_not_in_what_the_client_shows_of_itself() -> None:
+def test_the_clients_repr_does_not_contain_the_key() -> None:
     async def shown() -> str:
         async with client("http://127.0.0.1:1") as songstats:
             return repr(songstats)

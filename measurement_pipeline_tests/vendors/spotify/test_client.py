@@ -101,7 +101,7 @@ def tokens(sandbox: SandboxClient) -> int:
     return len(sandbox.requests("/api/token"))
 
 
-# --- what is found, and what is not ---------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------------------------
 
 
 def test_tracks_are_found_by_the_requested_id_with_their_isrc(sandbox: SandboxClient):
@@ -253,7 +253,7 @@ def test_an_exceeded_quota_defers_the_remaining_tracks_for_fourteen_hours(in_bat
         lookup = spotify.look_up(IDS)
     assert lookup.deferred == frozenset(IDS)
     assert lookup.retry_after_seconds == 14 * 3600
-    assert lookup.reason == "Spotify asks to wait (HTTP 429: API rate limit exceeded)"
+    assert "HTTP 429: API rate limit exceeded" in str(lookup.reason)
     assert sleeper.slept == []
     assert len(asked(in_batches)) == 1
 
@@ -291,7 +291,7 @@ def test_a_permanent_failure_defers_and_stops_the_lookup(sandbox: SandboxClient,
     sandbox.faults(TRACKS_PATH, status=502)
     lookup = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert (lookup.found, lookup.unknown, lookup.deferred) == ({}, frozenset(), frozenset(IDS))
-    assert lookup.reason == "Spotify is unavailable (HTTP 502)"
+    assert "HTTP 502" in str(lookup.reason)
     assert len(asked(sandbox)) == 9
 
 
@@ -402,7 +402,7 @@ def test_an_app_rejected_for_every_track_marks_none_as_unknown(sandbox: SandboxC
     )
     lookup = look_up(sandbox, *IDS, workers=1)
     assert lookup.deferred == frozenset(IDS)
-    assert lookup.reason == "Spotify refuses the track (HTTP 403: Check settings on developer.test)"
+    assert "HTTP 403: Check settings on developer.test" in str(lookup.reason)
 
 
 # --- where requests go, and what is shown ----------------------------------------------------------------------------------

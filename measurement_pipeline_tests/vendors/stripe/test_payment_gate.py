@@ -265,7 +265,7 @@ def test_a_customer_that_search_does_not_show_yet_is_not_created_twice(
 # Checkout links.
 
 
-def test_an_open_link_is_handed_out_again(double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID) -> None:
+def test_an_open_link_is_reused(double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID) -> None:
     first = ask(gate, account)
     assert first.checkout_url
     assert first.checkout_expires_at
@@ -298,9 +298,7 @@ def test_concurrent_requests_create_one_customer_and_one_link(
     assert len({decision.checkout_url for decision in decisions}) == 1
 
 
-def test_a_used_link_is_not_handed_out_again_for_the_same_key(
-    double: SandboxClient, gate: StripeGate, account: UUID
-) -> None:
+def test_a_used_link_is_not_reused_for_the_same_key(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     first = ask(gate, account)
     for _ in range(2):
         save_a_card(first)
