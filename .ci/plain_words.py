@@ -47,6 +47,7 @@ _ITSELF = Path(__file__).resolve()
 # Names and texts of others that contain a retired word: a view column that was renamed, a message of Dagster, a login.
 _QUOTED = (
     "rename column standing",
+    "rename column status to standing",
     "attname = 'standing'",
     "after telling it to shut down",
     # The names that the changelog says were renamed.

@@ -156,7 +156,7 @@ def _wait_for_backfill(
         answered = unpaid["state"] != State.QUEUED
         if answered and paid["state"] not in progress.UNSETTLED:
             return None
-        waits = _waiting_reason(connection, environment) if paid["state"] == State.ACCEPTED else None
+        waits = waiting_reason(connection, environment.settings) if paid["state"] == State.ACCEPTED else None
         if answered and waits:
             return waits
         if time.monotonic() > deadline:
@@ -194,12 +194,12 @@ def _describe_backfill(job: Mapping[str, object]) -> str:
     return "" if job["settled"] else "Dagster is planning"
 
 
-def _waiting_reason(connection: Connection, environment: CliEnvironment) -> str | None:
+def waiting_reason(connection: Connection, settings: Settings) -> str | None:
     """Why no recording can be bought for a while; None if one can. A pause by the demo's doubles is short."""
     state = health.read_backfill_state(
         connection,
-        hits_allowed=environment.settings.hits_allowed,
-        operators_account=environment.settings.backfill_account_id,
+        hits_allowed=settings.hits_allowed,
+        operators_account=settings.backfill_account_id,
     )
     if state.backlog.in_progress:
         return None

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from measurement_pipeline.backfill import vendor_probe, vendor_status
+from measurement_pipeline.backfill.reconcile import reconcile
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import ReconnectingConnection
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY, STATUS
+from measurement_pipeline_tests.backfill.test_reconcile import MADE, NOW
 from measurement_pipeline_tests.faults.invariants import assert_invariants_hold
 from measurement_pipeline_tests.workbench import Workbench, isrcs
 
@@ -146,19 +148,40 @@ def test_a_key_breaker_stays_open_during_foreign_responses(bench: Workbench):
     assert state(bench)["breaker"] == "open"
 
 
-def test_the_next_run_reads_the_share_of_foreign_responses_from_the_ledger(bench: Workbench):
-    songs = isrcs(4)
-    bench.submit_request(songs)
-    bench.sandbox.faults(HISTORY, isrc=songs[0], foreign="proxy")
-    bench.sandbox.faults(HISTORY, isrc=songs[1], cut=20)
-    bench.run_backfill(songs)
+def causes(bench: Workbench) -> dict[str, str]:
+    """Song → cause of its call, as the next run reads it."""
 
-    async def causes() -> list[tuple[str, str]]:
+    async def read() -> list[tuple[str, str]]:
         line = ReconnectingConnection(bench.database_url, patience_seconds=60.0)
         try:
             return await line.execute_with_retry(songstats_ledger.recent_causes)
         finally:
             await line.close()
 
-    result = {song: cause for cause, song in asyncio.run(causes())}
-    assert result == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, "a truncated body is not foreign"
+    return {song: cause for cause, song in asyncio.run(read())}
+
+
+def test_the_next_run_reads_the_share_of_foreign_responses_from_the_ledger(bench: Workbench):
+    songs = isrcs(4)
+    bench.submit_request(songs)
+    bench.sandbox.faults(HISTORY, isrc=songs[0], foreign="proxy")
+    bench.sandbox.faults(HISTORY, isrc=songs[1], cut=20)
+    bench.run_backfill(songs)
+    assert causes(bench) == {songs[0]: "foreign", songs[2]: "stored", songs[3]: "stored"}, (
+        "a truncated body is not foreign"
+    )
+
+
+def test_a_foreign_response_counts_as_foreign_after_its_hit_is_returned(bench: Workbench):
+    foreign, stored = songs = isrcs(2)
+    bench.submit_request(songs)
+    bench.sandbox.faults(HISTORY, isrc=foreign, foreign="proxy")
+    bench.run_backfill(songs)
+    move = "update songstats_quota_ledger set reserved_at = %s, settled_at = %s"
+    # The middle of a month, whenever the test runs.
+    bench.sql(move, MADE, MADE)
+    assert reconcile(bench.config, bench.dependencies, now=NOW).returned == 1
+    bench.sql(move, *[bench.sql("select now() as now")[0]["now"]] * 2)
+    assert causes(bench) == {foreign: "foreign", stored: "stored"}
+    assert bench.row(foreign)["attempts"] == 0
+    assert_invariants_hold(bench)

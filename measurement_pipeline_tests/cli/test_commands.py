@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from measurement_pipeline.cli import progress
+from measurement_pipeline.cli.demo_command import waiting_reason
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.health import incidents
 from measurement_pipeline.intake import process as intake
@@ -20,6 +21,7 @@ from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.supervisor import free_port
 from measurement_pipeline.postgres import address, conninfo, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseError, connect
+from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.cli.conftest import parse_json
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.workbench import isrcs
@@ -593,6 +595,13 @@ def test_the_queue_shows_what_blocks_purchases(run, bench, vendor_state, environ
     assert text in " ".join(run("queue", **environment).stdout.split())
     blockers = parse_json(run("queue", "--json", **environment))["blockers"]
     assert [blocker["kind"] for blocker in blockers] == ([] if kind is None else [kind])
+
+
+def test_the_demo_describes_what_blocks_purchases_as_the_queue_does(run, bench, connection):
+    bench.submit_request(isrcs(1))
+    bench.sql("update vendor_state set breaker = 'open', breaker_kind = 'streak', reason = '25 without a history'")
+    (blocker,) = parse_json(run("queue", "--json"))["blockers"]
+    assert waiting_reason(connection, Settings.read({})) == blocker["text"]
 
 
 def test_reclaim_reports_an_open_streak_breaker(run, bench, keys):

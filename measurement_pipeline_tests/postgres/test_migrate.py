@@ -11,7 +11,7 @@ from measurement_pipeline.domain.backfill_queue import STATUS_OF_OUTCOME, Status
 from measurement_pipeline.domain.measurement_job import State
 from measurement_pipeline.domain.outcome import Cause, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
-from measurement_pipeline.postgres import migrate
+from measurement_pipeline.postgres import migrate, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.migrate import SchemaOutOfDateError, WrongDeploymentError
 
@@ -273,3 +273,15 @@ def test_open_incidents_of_renamed_checks_continue_under_the_new_name(empty_data
             "check sources_agree: far apart",
             "songstats_backfill: captures_are_made",
         }
+
+
+def test_an_upgrade_renames_the_status_column_of_an_existing_view(empty_database_url: str):
+    with connect(empty_database_url) as connection:
+        make_version(connection, "0012")
+        for name in views.NAMES[: views.NAMES.index("catalog_play_counts") + 1]:
+            connection.execute(views.text(name))
+        connection.execute("alter view analytics.catalog_play_counts rename column status to standing")
+    migrate.upgrade(empty_database_url, kind="sandbox")
+    migrate.require_current(empty_database_url, kind="sandbox")
+    with connect(empty_database_url) as connection:
+        assert connection.execute("select status from analytics.catalog_play_counts").fetchall() == []
