@@ -113,7 +113,7 @@ def test_without_a_card_nothing_is_enqueued_until_a_card_is_saved(api: RunningAp
     assert api.table.queue() == {}
     api.sandbox.card(str(client.account))
     batch = load_batch(api.config.database_url, unpaid=True)
-    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="sweep")
+    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="reclaim")
     assert client.get(f"{JOBS}/{body['id']}").json()["state"] == "accepted"
 
 
@@ -252,7 +252,7 @@ def test_a_key_answered_with_402_is_answered_with_202_after_the_card_is_saved(ap
     assert client.submit({"isrcs": isrcs(1)}, key="k").status_code == 402
     api.sandbox.card(str(client.account))
     batch = load_batch(api.config.database_url, unpaid=True)
-    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="sweep")
+    process_batch(api.config.database_url, batch, check_payments(batch, api.config.decide), run="reclaim")
     answer = client.submit({"isrcs": isrcs(1)}, key="k")
     assert (answer.status_code, answer.json()["state"], answer.json()["enqueued"]) == (202, "accepted", 1)
 

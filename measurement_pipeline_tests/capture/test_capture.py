@@ -730,7 +730,7 @@ def test_remapping_looks_up_deferred_tracks_and_not_unknown_ones(harness: Captur
         {"state": "done", "error": "1 of 1 track could not be matched with a recording"}
     ]
     harness.sandbox.clear_faults()
-    assert remap_capture(snapshot, harness.captures, run_id="sweep") == (CaptureResultKind.DONE, None)
+    assert remap_capture(snapshot, harness.captures, run_id="reclaim") == (CaptureResultKind.DONE, None)
     assert harness.stored_counts() == {isrcs(1)[0]: 10}
     assert harness.actor_usage()["runs"] == 1
     with connect(harness.database_url) as connection:
@@ -801,7 +801,7 @@ def test_an_incomplete_done_capture_is_mapped_again_and_never_bought(harness: Ca
     assert harness.snapshot_row(snapshot)["unmapped"] == 1
     paid, before = harness.actor_usage(), harness.snapshot_row(snapshot)
     harness.sandbox.clear_faults()
-    kind, why = remap_capture(snapshot, harness.captures, run_id="sweep")
+    kind, why = remap_capture(snapshot, harness.captures, run_id="reclaim")
     assert (kind, "could not be captured" in str(why)) == (CaptureResultKind.PARTLY_DONE, True)
     for retry_number in range(3):
         again = harness.run_capture(snapshot, run="run-2", operator=True, retry_number=retry_number, is_last_try=False)
@@ -823,9 +823,9 @@ def test_a_capture_stays_closed_while_it_is_mapped_again(harness: CaptureHarness
     harness.run_capture(snapshot)
     harness.sql("update playcount_snapshots set created_at = created_at - interval '6 days'")
     with connect(harness.database_url) as connection:
-        held = captures.claim_done(connection, snapshot, run="sweep", claim_timeout_seconds=60)
+        held = captures.claim_done(connection, snapshot, run="reclaim", claim_timeout_seconds=60)
         assert held is not None
-        run_heartbeats.renew(connection, "sweep")
+        run_heartbeats.renew(connection, "reclaim")
         assert captures.claim_done(connection, snapshot, run="run-2", claim_timeout_seconds=60) is None
         assert captures.list_due(connection, claim_timeout_seconds=60, limit=10) == []
     assert harness.open_capture([one]) != snapshot
@@ -840,7 +840,7 @@ def test_an_unreadable_chunk_is_parsed_again_once_the_capture_is_done(harness: C
     harness.sql("delete from song_measurements where raw_ref = (select actor_run from apify_runs where chunk = 1)")
     harness.sql("update apify_runs set status = 'MALFORMED', message = 'odd', mapped_at = null where chunk = 1")
     assert len(harness.stored_counts()) == ALBUMS_PER_CHUNK
-    assert remap_capture(snapshot, harness.captures, run_id="sweep") == (CaptureResultKind.DONE, None)
+    assert remap_capture(snapshot, harness.captures, run_id="reclaim") == (CaptureResultKind.DONE, None)
     assert len(harness.stored_counts()) == ALBUMS_PER_CHUNK + 1
     assert harness.actor_usage()["runs"] == 2
 
@@ -936,5 +936,5 @@ def test_a_requests_own_omissions_stay_reported_after_remapping(harness: Capture
     (row,) = harness.sql("select error from measurement_jobs where id = %s", job)
     assert row["error"] == f"1 of 1 track could not be matched with a recording; {left_out}"
     harness.sandbox.clear_faults()
-    assert remap_capture(snapshot, harness.captures, run_id="sweep") == (CaptureResultKind.DONE, None)
+    assert remap_capture(snapshot, harness.captures, run_id="reclaim") == (CaptureResultKind.DONE, None)
     assert harness.sql("select error from measurement_jobs where id = %s", job) == [{"error": left_out}]

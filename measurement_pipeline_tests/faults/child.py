@@ -39,7 +39,7 @@ class ChildTask:
 
 
 CAPTURE, REQUEST_CAPTURES = "capture", "ask for captures"
-RUN, INTAKE, UNPAID_INTAKE, RECLAIM, DAGSTER_RUN = "run", "intake", "unpaid intake", "sweep", "Dagster run"
+RUN, INTAKE, UNPAID_INTAKE, RECLAIM, DAGSTER_RUN = "run", "intake", "unpaid intake", "reclaim", "Dagster run"
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def test_a_backfill_under_random_kills_finishes_and_buys_nothing_twice(
         since = time.monotonic()
         processes.submit_request(songs)
         drain_under_kills(processes, form, seed=20_241_125)
-        processes.wait(processes.is_at_rest, seconds=600, what="the end of the drain")
+        processes.wait(processes.is_at_rest, seconds=600, what="the end of the backfill")
         seconds = time.monotonic() - since
         processes.reclaim_if_due()
         causes = assert_all_requests_accounted_for(processes, songs)

@@ -30,7 +30,7 @@ def test_a_backfill_resumes_within_a_minute_after_the_last_429(record_proof: Pro
         processes.wait(lambda: pause_seconds(processes) > 70, seconds=300, what="a pause of more than a minute")
         processes.sandbox.clear_faults()
         processes.wait(processes.count_settled, seconds=60, what="the first recording after the vendor's return")
-        processes.wait(processes.is_at_rest, seconds=120, what="the end of the drain")
+        processes.wait(processes.is_at_rest, seconds=120, what="the end of the backfill")
         bench = processes.bench
         assert {row["attempts"] for row in bench.sql("select attempts from songstats_backfill_queue")} == {1}
         causes = {(hit["reason"], hit["billable"]) for hit in bench.ledger()}

@@ -27,7 +27,7 @@ def test_two_daemons_buy_nothing_twice_and_the_operator_is_alerted(record_proof:
         second = replace(daemon, name=SECOND, log=processes.dagster.logs / f"{SECOND}.log")
         processes.running.start(second)
         processes.submit_request(songs)
-        processes.wait(processes.is_at_rest, seconds=300, what="the end of the drain")
+        processes.wait(processes.is_at_rest, seconds=300, what="the end of the backfill")
         logs = [processes.dagster.logs / f"{name}.log" for name in (DAEMON, SECOND)]
         processes.wait(lambda: any(_SEEN in log.read_text() for log in logs), seconds=90, what="the complaint")
         processes.reclaim()

@@ -183,7 +183,7 @@ def test_the_vendors_log_shows_no_call_before_retry_after(
             vendor_failures.run_backfill(bench, result.songs)
         return bench.statuses() == {"stored": 30}
 
-    wait_until(a_look, seconds=6 * seconds + 120, what="the end of the drain")
+    wait_until(a_look, seconds=6 * seconds + 120, what="the end of the backfill")
     received = [(datetime.fromisoformat(r["at"]), r["status"]) for r in bench.sandbox.requests(HISTORY)]
     throttled = [at for at, status in received if status == 429]
     first = throttled[0]
