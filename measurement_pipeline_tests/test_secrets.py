@@ -1,4 +1,4 @@
-"""Secrets stay where they were set: backfill with marked secrets and every failure, then search everything written."""
+"""Secrets are not written: backfill with marked secrets and every failure, then search all written texts."""
 
 import base64
 import json
@@ -134,7 +134,7 @@ class WrittenTexts:
 
 @pytest.mark.parametrize("pack", [bytes, zlib.compress, base64.b64encode, lambda text: text.hex().encode()])
 @pytest.mark.parametrize("before", [b"", b"a", b"ab"])
-def test_the_search_finds_what_is_there(pack: Any, before: bytes):
+def test_the_search_finds_a_written_text(pack: Any, before: bytes):
     everything = WrittenTexts()
     everything.add("here", pack(before + SONGSTATS_KEY.encode() + b" and more"))
     everything.add("there", b"nothing")
@@ -293,11 +293,11 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
             result = connection.execute(statement, parameters)  # type: ignore[call-overload]
             return list(result) if result.description else []
 
-    def ask(account: str, wanted: list[str]) -> None:
+    def insert_request(account: str, wanted: list[str]) -> None:
         scope = json.dumps({"isrcs": wanted})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'historical', %s)", account, scope)
 
-    def ask_for_counts(album: str) -> None:
+    def request_counts(album: str) -> None:
         sandbox.know({song: KnownRecording(play_count=5, artist="Choir", album=album) for song in songs})
         scope = json.dumps({"album_ids": [album_id("Choir", album)]})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'current', %s)", second, scope)
@@ -312,10 +312,10 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
     with dagster(environment, tmp_path) as (operator, process), watched(process, everything):
         launched = operator.query(LAUNCH, selector={**SELECTOR, "pipelineName": "backfill_reclaim"})["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
-        ask(first, songs)
+        insert_request(first, songs)
         query_ui("select 1 from measurement_jobs where error is not null", "Stripe's error")
-        ask(second, songs)
-        ask_for_counts("One")
+        insert_request(second, songs)
+        request_counts("One")
         query_ui("select 1 from vendor_state where breaker = 'open'", "the refused key")
         query_ui(
             "select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits"
@@ -323,7 +323,7 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
         query_ui("select 1 from playcount_snapshots where state = 'done' and unmapped = 7", "the capture")
         refused = json.dumps({"error": {"type": "token", "message": f"User was not found by {APIFY_TOKEN}"}})
         sandbox.faults("/v2/", status=401, body=refused, headers={"www-authenticate": APIFY_TOKEN})
-        ask_for_counts("Two")
+        request_counts("Two")
         query_ui("select 1 from vendor_state where vendor = 'apify' and paused_until > now()", "the refused token")
         expected = {"backfill_reclaim", "songstats_backfill", "play_count_capture"}
         wait_for(lambda: failed(operator) >= expected, "failed runs", log_of=tmp_path)

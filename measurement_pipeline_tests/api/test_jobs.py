@@ -508,7 +508,7 @@ def test_an_invalid_cursor_is_a_400(api: RunningApi, cursor: str):
     assert client.get(f"/api/catalogs/{catalog}/measurements", params={"cursor": cursor}).status_code == 400
 
 
-def test_jobs_inserted_into_the_table_are_listed_whatever_they_contain(api: RunningApi):
+def test_jobs_inserted_into_the_table_are_listed_with_any_content(api: RunningApi):
     client = api.client()
     api.table.sql(
         "insert into measurement_jobs (account, source, scope) values (%s, null, ('[' || repeat('9', 400) || '.5]')::jsonb)",

@@ -524,7 +524,7 @@ def test_no_route_shows_or_changes_data_of_another_account(api: RunningApi):
     assert owner.get(f"{JOBS}/{job}").json()["state"] == "accepted"
 
 
-def test_an_account_can_read_what_its_jobs_requested_or_captured(api: RunningApi):
+def test_an_account_can_read_recordings_that_its_jobs_requested_or_captured(api: RunningApi):
     client = api.client()
     assert client.get(track(SONGS[0])).status_code == 404
     client.submit({"isrcs": [SONGS[0]]})
@@ -562,7 +562,7 @@ def test_an_account_can_read_the_captures_of_its_series(api: RunningApi):
     assert api.client().get(track(SONGS[0])).status_code == 404
 
 
-def test_after_a_withdrawal_an_account_can_read_only_what_it_paid_for(api: RunningApi):
+def test_after_a_withdrawal_an_account_can_read_only_paid_recordings(api: RunningApi):
     client, other = api.client(), api.client()
     stored, bought, later = SONGS[:3]
     other.submit({"isrcs": [stored, bought, later]})

@@ -296,7 +296,7 @@ def test_a_lost_start_is_repeated_only_after_apify_would_list_it(harness: Captur
     ended = harness.run_capture(snapshot, is_last_try=False)
     assert ended.kind is CaptureResultKind.TRY_AGAIN
     (lost,) = harness.actor_runs(snapshot)
-    assert lost["status"] is None, "a 503 does not say whether it was started"
+    assert lost["status"] is None, "a 503 leaves unknown whether it was started"
     assert harness.run_capture(snapshot, retry_number=1).kind is CaptureResultKind.POSTPONED
     harness.sql("update apify_runs set intended_at = intended_at - interval '2 minutes'")
     harness.end_waits()
@@ -612,7 +612,7 @@ def test_a_done_capture_is_never_bought_again_even_if_incomplete(harness: Captur
     harness.sandbox.actor("SUCCEEDED")
     assert harness.run_capture(snapshot).kind is CaptureResultKind.PARTLY_DONE
     again = harness.run_capture(snapshot, run="run-2", operator=True)
-    assert again.kind is CaptureResultKind.PARTLY_DONE, "with the message about what is missing"
+    assert again.kind is CaptureResultKind.PARTLY_DONE, "with the message about the missing part"
     assert "could not be captured" in str(again.reason)
     assert harness.actor_usage()["runs"] == 2
 

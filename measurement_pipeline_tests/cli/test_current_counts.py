@@ -221,7 +221,7 @@ def test_a_stopped_capture_fails_its_requests(run, harness):
     assert f"there is no open capture {capture}" in once_more.stderr
     assert len(acts(harness)) == 1
     assert harness.run_capture(capture).kind is CaptureResultKind.FAILED
-    assert harness.actor_usage()["runs"] == 0, "what is stopped is not bought"
+    assert harness.actor_usage()["runs"] == 0, "a stopped capture is not bought"
 
 
 def test_an_unknown_capture_is_an_error(run, harness):

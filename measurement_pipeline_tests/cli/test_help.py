@@ -36,7 +36,7 @@ def command_at(path: tuple[str, ...]) -> click.Command:
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
 def test_help_is_complete_at_80_columns(path: tuple[str, ...]):
     stdout = CliRunner().invoke(main, [*path, "--help"], env={"COLUMNS": "80"}).output
-    # After the line of usage, which has an ellipsis where an argument may be repeated.
+    # After the usage line, which has an ellipsis for a repeatable argument.
     assert "..." not in stdout.partition("\n")[2]
     assert max(map(len, stdout.splitlines())) <= 80
 

@@ -166,7 +166,7 @@ def by_sql(statement: str) -> Callable[[Stage], None]:
     return done
 
 
-# What stands in the way → how it comes about, what the check says, whether it is an error.
+# Cause → its set-up, key words of the check's description, and whether it is an error.
 REASONS: dict[str, tuple[Callable[[Stage], None], str, bool]] = {
     "daemon without heartbeat": (
         lambda stage: add_heartbeats(stage, seconds_ago=9000),
@@ -360,7 +360,7 @@ CHECKS = """
 """
 
 
-# Of Dagster's own, where it describes a schedule to GraphQL.
+# Dagster's own warning when it describes a schedule to GraphQL.
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")
 def test_the_ui_shows_the_checks_while_recordings_are_bought(stalled: Stage):
     assert run_checks(stalled).success

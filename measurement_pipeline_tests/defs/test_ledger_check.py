@@ -79,4 +79,4 @@ def test_an_unreachable_vendor_or_a_rejected_key_is_unknown_and_does_not_pass(st
         assert f"is unknown ({why}" in (result.description or "").replace("its answer is ", "")
         assert figure(result, "Songstats: requests") == "unknown"
         assert "drift: requests" not in result.metadata
-    assert stage.breaker() == "closed", "what a comparison meets is no evidence"
+    assert stage.breaker() == "closed", "errors during a comparison are no evidence"

@@ -244,7 +244,7 @@ def test_the_reclaim_run_closes_only_a_key_breaker_once_the_key_works(stage: Sta
     stage.backfill(songs)
     stage.bench.sandbox.clear_faults()
     stage.reclaim()
-    assert stage.breaker() == "open", "a person closes what a streak opened"
+    assert stage.breaker() == "open", "only a person closes a streak breaker"
 
 
 def test_the_reclaim_run_fails_with_the_database(stage: Stage):

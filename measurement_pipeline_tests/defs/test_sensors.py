@@ -104,7 +104,7 @@ def test_partitions_that_dagster_refuses_are_committed_and_registered_later(stag
         stage.tick("measurement_job_sensor")
     with stage.instance.event_log_storage.index_connection() as connection:
         connection.execute(text("alter table dynamic_partitions rename column away to partition"))
-    assert stage.reclaim().success, "as where the sensor is off"
+    assert stage.reclaim().success, "as if the sensor is off"
     assert stage.instance.get_dynamic_partitions("isrc") == songs
     assert stage.bench.sql("select count(*) n from measurement_jobs where partitions_at is null") == [{"n": 0}]
 

@@ -161,7 +161,7 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
     from measurement_pipeline.postgres import captures
     from measurement_pipeline.postgres.database import connect
 
-    def ask(prefix: str) -> Counter[str]:
+    def open_captures(prefix: str) -> Counter[str]:
         verdicts: Counter[str] = Counter()
         with connect(task.database_url) as connection:
             for number in range(5):
@@ -173,7 +173,7 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
         return verdicts
 
     with ThreadPoolExecutor(len(task.songs)) as pool:
-        return dict(sum(pool.map(ask, task.songs), Counter[str]()))
+        return dict(sum(pool.map(open_captures, task.songs), Counter[str]()))
 
 
 def _dagster_run(task: ChildTask) -> dict[str, Any]:

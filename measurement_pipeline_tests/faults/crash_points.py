@@ -16,7 +16,7 @@ from measurement_pipeline_tests.faults.waiting import wait_until
 
 
 class CrashDatabase(StrEnum):
-    """The database that a crash point lies in."""
+    """The database of a crash point."""
 
     MEASUREMENTS = "measurements"
     DAGSTER = "dagster"

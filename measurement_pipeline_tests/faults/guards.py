@@ -269,7 +269,7 @@ HITS: Mapping[str, Mistake] = {
 def _unknown_is_allowed(patcher: Patcher) -> None:
     ask = StripeGate.decide
 
-    def ask_and_allow(gate: StripeGate, *arguments: Any, **options: Any) -> Any:
+    def decide_and_allow(gate: StripeGate, *arguments: Any, **options: Any) -> Any:
         decision = ask(gate, *arguments, **options)
         return (
             replace(decision, verdict=PaymentVerdict.ALLOWED)
@@ -277,7 +277,7 @@ def _unknown_is_allowed(patcher: Patcher) -> None:
             else decision
         )
 
-    patcher.function(ask, ask_and_allow)
+    patcher.function(ask, decide_and_allow)
 
 
 def _any_404_is_a_missing_customer(patcher: Patcher) -> None:

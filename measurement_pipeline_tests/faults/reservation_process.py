@@ -84,9 +84,9 @@ class RunThread:
 
     def strike(self) -> Counter[str]:
         """Reserve a hit for each row; count the verdicts."""
-        return self._loop.run(self._ask())
+        return self._loop.run(self._reserve())
 
-    async def _ask(self) -> Counter[str]:
+    async def _reserve(self) -> Counter[str]:
         verdicts: Counter[str] = Counter()
         for claim in self._claims:
             (reservation,) = await ledger.reserve(
@@ -100,12 +100,12 @@ def main(task: ReservationTask) -> None:
     """Reserve in all threads at once, for every line read."""
     with ThreadPoolExecutor(len(task.runs)) as pool:
         threads = list(pool.map(lambda run: RunThread(task, run), task.runs))
-        _say(READY)
+        _print(READY)
         for _ in sys.stdin:
-            _say(json.dumps(sum(pool.map(RunThread.strike, threads), Counter[str]())))
+            _print(json.dumps(sum(pool.map(RunThread.strike, threads), Counter[str]())))
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

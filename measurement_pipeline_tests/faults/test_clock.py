@@ -113,7 +113,7 @@ def points_received(bench: Workbench) -> set[tuple[str, datetime, int]]:
 
 
 @OFF
-def test_the_databases_clock_decides_what_is_due_and_paid(bench: Workbench, off: float, record_proof: ProofRecorder):
+def test_the_databases_clock_decides_due_rows_and_payment(bench: Workbench, off: float, record_proof: ProofRecorder):
     backed_off, waiting, abandoned, held, fresh, stale = songs = isrcs(6)
     bench.submit_request([backed_off, waiting, abandoned, held])
     paid_lately, paid_long_ago = uuid4(), uuid4()

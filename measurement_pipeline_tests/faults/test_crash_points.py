@@ -179,7 +179,7 @@ def unknown_hits(bench: Workbench) -> set[int]:
     return {hit["id"] for hit in bench.ledger() if (hit["reason"], hit["billable"]) == (UNKNOWN, None)}
 
 
-def test_the_reclaim_materializes_what_a_killed_run_stored(
+def test_the_reclaim_materializes_the_rows_that_a_killed_run_stored(
     bench: Workbench, server: Server, tmp_path: Path, long_form: bool, record_proof: ProofRecorder
 ):
     point = crash_points.AFTER_STORING

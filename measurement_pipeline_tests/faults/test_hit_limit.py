@@ -80,7 +80,7 @@ def test_a_run_that_waited_for_the_last_hit_gets_none(bench: Workbench):
 def test_concurrent_runs_reserve_exactly_the_remaining_hits(
     bench: Workbench, record_proof: ProofRecorder, *, long_form: bool
 ):
-    """The hits of all accounts, and of one account with a cap, whose recordings each run asks for first."""
+    """The hits of all accounts, and of one account with a cap, whose recordings each run reserves first."""
     threads, rows, rounds = (16, 4, 100) if long_form else (4, 15, 2)
     runs = [f"run-{n}" for n in range(PROCESSES * threads)]
     songs = isrcs(len(runs) * rows)

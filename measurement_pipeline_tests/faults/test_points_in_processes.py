@@ -34,7 +34,9 @@ def test_the_next_run_finishes_the_work_of_a_run_killed_at_a_point(record_proof:
             songs = isrcs(RECORDINGS, start=number * RECORDINGS)
             kill_run_at(processes, point, songs)
             requested += songs
-            processes.wait(processes.is_at_rest, seconds=180, what=f"the end of the backfill after a death {point.name}")
+            processes.wait(
+                processes.is_at_rest, seconds=180, what=f"the end of the backfill after a death {point.name}"
+            )
             processes.reclaim()
             causes = assert_all_requests_accounted_for(processes, requested)
             # A second call only if the first response was never stored.

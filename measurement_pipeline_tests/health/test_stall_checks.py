@@ -143,7 +143,7 @@ def facts(*reasons: BlockerKind) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("reason", WAYS)
-def test_each_cause_is_reported_with_what_a_person_needs(reason: BlockerKind):
+def test_each_cause_is_reported_with_its_figures(reason: BlockerKind):
     _, words, should_alert = WAYS[reason]
     result = check_backfill(**facts(reason))  # type: ignore[arg-type]
     assert not result.passed
@@ -186,7 +186,9 @@ def test_a_pause_or_a_spent_budget_longer_than_the_alarm_time_alerts_at_once(
 
 
 def test_a_long_pause_is_no_alarm_without_waiting_recordings():
-    assert check_backfill(replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)).passed
+    assert check_backfill(
+        replace(BACKLOG, waiting=0, oldest_waiting=None), replace(PAUSED, paused_until=NOW + 99 * HOUR)
+    ).passed
 
 
 def test_a_vendor_outage_is_the_reason_between_two_pauses():

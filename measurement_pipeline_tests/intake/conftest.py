@@ -84,7 +84,7 @@ class IntakeBench:
         return requested, enqueued, skipped, requested - enqueued - skipped
 
     def queue(self) -> dict[str, str]:
-        """Song → outcome, or status where it has none."""
+        """Song → outcome, or status if it has none."""
         return {
             row["song"]: row["result"]
             for row in self.sql("select song, coalesce(outcome, status) as result from songstats_backfill_queue")

@@ -390,7 +390,7 @@ def test_nothing_is_enqueued_without_an_allowed_decision(intake_bench: IntakeBen
 
 
 def break_for(intake_bench: IntakeBench, song: str, *, sqlstate: str = "22000") -> None:
-    """Make PostgreSQL raise where a request asks for `song`."""
+    """Make PostgreSQL raise when a request enqueues `song`."""
     intake_bench.sql(
         "create or replace function refuse() returns trigger language plpgsql as $$ begin"
         f" if new.song = '{song}' then raise exception 'no %%', new.song using errcode = '{sqlstate}'; end if;"

@@ -15,7 +15,7 @@ def test_the_home_links_to_the_packages_dagster_yaml(tmp_path: Path) -> None:
     assert (home / "dagster.yaml").read_text() == INSTANCE_FILE.read_text()
 
 
-def test_an_operators_own_dagster_yaml_is_kept(tmp_path: Path) -> None:
+def test_an_operators_own_dagster_yaml_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     prepare_home(tmp_path)
     assert (tmp_path / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"

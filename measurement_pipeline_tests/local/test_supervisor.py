@@ -168,7 +168,7 @@ def test_a_child_that_survives_its_parent_is_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_a_dead_service_is_restarted_whatever_its_exit_status(tmp_path: Path, status: int) -> None:
+def test_a_dead_service_is_restarted_after_any_exit_status(tmp_path: Path, status: int) -> None:
     dies_once = f"""
         import pathlib, sys, time
         print("up", flush=True)

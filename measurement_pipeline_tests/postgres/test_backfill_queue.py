@@ -700,7 +700,7 @@ def test_the_work_of_each_statement_is_proportional_to_its_parameters(deep_queue
         tables.sql("analyze")
     rules = {"claim_timeout": 60.0, "max_attempts": 5, "operators_account": OPERATORS}
     songs = [row["isrc"] for row in tables.sql("select isrc from songs order by hashtext(isrc) desc limit 500")]
-    due = executed(tables, backfill_queue._SQL["due"], rules)  # noqa: SLF001 - the statement itself is what is looked at
+    due = executed(tables, backfill_queue._SQL["due"], rules)  # noqa: SLF001 - the statement itself is inspected
     assert due["Actual Rows"] == ROWS
     assert rows_touched(due) < 10 * ROWS
     claiming = {**rules, "songs": songs, "run": "run-1", "limit": 400, "ignore_not_before": False}

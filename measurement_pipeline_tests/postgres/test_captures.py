@@ -153,7 +153,7 @@ def test_the_same_albums_within_the_hour_are_the_same_capture_and_cost_nothing(c
     first = counter.open_capture(albums(3))
     again = counter.open_capture(tuple(reversed(albums(3))), cap="0.009")
     assert isinstance(first, CaptureTicket)
-    assert again == CaptureTicket(first.snapshot, 3, Decimal(0), reused=True), "even where the month allows no other"
+    assert again == CaptureTicket(first.snapshot, 3, Decimal(0), reused=True), "even if the month allows no other"
     others = counter.open_capture(albums(3), account=uuid4())
     assert isinstance(others, CaptureTicket)
     assert not others.reused, "another account pays for its own"

@@ -63,13 +63,13 @@ def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
     with pool(foreign_url, size=1, timeout_seconds=10) as lent_connection, lent_connection.connection() as opened:
         check(opened.execute(SHOWN).fetchone()["value"])
 
-    async def ask() -> str:
+    async def read_parameters() -> str:
         async with await AsyncConnection.connect(foreign_url) as opened:
             cursor = await opened.execute(SHOWN)
             (value,) = await cursor.fetchone()
             return value
 
-    check(asyncio.run(ask()))
+    check(asyncio.run(read_parameters()))
     storage = PooledRunStorage(sqlalchemy_url(foreign_url))
     with storage.connect() as opened:
         check(opened.exec_driver_sql(SHOWN).scalar_one())

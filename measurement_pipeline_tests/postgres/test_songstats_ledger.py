@@ -91,7 +91,9 @@ def test_the_last_hits_go_to_the_first_claims_and_the_others_get_a_reason(tables
     hits_spent(tables, 7)
     result = reserve(tables, tables.claim(songs), hits=9)
     assert verdicts(result) == [ReservationVerdict.RESERVED] * 2 + [ReservationVerdict.BUDGET] * 3
-    assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], "an unasked row has no attempt counted"
+    assert [tables.row(song)["attempts"] for song in songs] == [1, 1, 0, 0, 0], (
+        "a row without a reservation has no attempt"
+    )
 
 
 @pytest.mark.fails_without("the cap of an account")
@@ -436,12 +438,14 @@ def test_an_open_breaker_keeps_its_first_reason(tables: Tables):
     with connect(tables.database_url) as connection:
         state = ledger.vendor_state(connection)
         assert (state.breaker, state.breaker_kind, state.reason) == ("open", "streak", "first")
-        assert ledger.close_breaker(connection, kind="key") is False, "a probe does not close what a person must"
+        assert ledger.close_breaker(connection, kind="key") is False, (
+            "a probe does not close a breaker that a person must close"
+        )
         assert ledger.close_breaker(connection) is True
         assert ledger.close_breaker(connection) is False
         state = ledger.vendor_state(connection)
     assert (state.breaker, state.breaker_kind, state.reason, state.opened_at) == ("closed", None, None, None)
-    assert [tables.row(song)["suspect"] for song in songs] == [True, False], "what was not settled needs no second look"
+    assert [tables.row(song)["suspect"] for song in songs] == [True, False], "unsettled rows are not marked suspect"
 
 
 def test_responses_since_the_breaker_was_closed_are_listed_latest_first(tables: Tables):

@@ -31,7 +31,7 @@ def official(sandbox: SandboxClient, token: str | None = None) -> ApifyClient:
     return ApifyClient(token or sandbox.apify_token, api_url=sandbox.apify_url, max_retries=0)
 
 
-def ask(sandbox: SandboxClient, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+def send_request(sandbox: SandboxClient, path: str, method: str = "GET", **more: Any) -> httpx.Response:
     headers = {"authorization": f"Bearer {sandbox.apify_token}"}
     return httpx.request(method, f"{sandbox.apify_url}{path}", **{"headers": headers, "verify": NO_TLS, **more})
 
@@ -94,7 +94,7 @@ def test_a_compressed_large_input_is_read(sandbox: SandboxClient):
 @pytest.mark.parametrize("style", ["acts", "actors"])
 def test_both_path_styles_and_a_token_in_the_query_are_accepted(sandbox: SandboxClient, style: str):
     path = f"/v2/{style}/beatanalytics~spotify-play-count-scraper/runs"
-    answer = ask(sandbox, path, "POST", headers={}, params={"token": sandbox.apify_token}, json=of(ALBUM))
+    answer = send_request(sandbox, path, "POST", headers={}, params={"token": sandbox.apify_token}, json=of(ALBUM))
     assert answer.status_code == 201
     assert answer.json()["data"]["status"] == "READY"
     assert sandbox.apify_token not in str(sandbox.requests())
@@ -107,14 +107,14 @@ def test_a_run_takes_its_time_and_ends_with_the_given_status(clock: Clock):
         runs = [official(sandbox).actor(ACTOR).start(run_input=of(ALBUM, "other", "third")).id for _ in range(3)]
 
         def statuses() -> list[str]:
-            return [ask(sandbox, f"/v2/actor-runs/{run}").json()["data"]["status"] for run in runs]
+            return [send_request(sandbox, f"/v2/actor-runs/{run}").json()["data"]["status"] for run in runs]
 
         seen = [statuses()]
         for seconds in (30, 60, 10):
             clock.advance(seconds=seconds)
             seen.append(statuses())
-        described = ask(sandbox, f"/v2/actor-runs/{runs[0]}").json()["data"]
-        partly = ask(sandbox, f"/v2/datasets/{described['defaultDatasetId']}/items").json()
+        described = send_request(sandbox, f"/v2/actor-runs/{runs[0]}").json()["data"]
+        partly = send_request(sandbox, f"/v2/datasets/{described['defaultDatasetId']}/items").json()
     assert seen == [
         ["READY"] * 3,
         ["RUNNING"] * 3,
@@ -144,8 +144,8 @@ def test_the_last_items_appear_after_the_end_of_their_run(clock: Clock):
         dataset = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM, "other")).default_dataset_id
 
         def seen() -> tuple[int, int]:
-            counted = ask(sandbox, f"/v2/datasets/{dataset}").json()["data"]["itemCount"]
-            return counted, len(ask(sandbox, f"/v2/datasets/{dataset}/items").json())
+            counted = send_request(sandbox, f"/v2/datasets/{dataset}").json()["data"]["itemCount"]
+            return counted, len(send_request(sandbox, f"/v2/datasets/{dataset}/items").json())
 
         assert seen() == (2, 1)
         clock.advance(seconds=10)
@@ -155,10 +155,10 @@ def test_the_last_items_appear_after_the_end_of_their_run(clock: Clock):
 def test_waiting_for_a_run_ends_with_it_or_at_the_requested_time(sandbox: SandboxClient):
     sandbox.actor("SUCCEEDED", seconds=0.2, count=1)
     run = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM)).id
-    assert ask(sandbox, f"/v2/actor-runs/{run}?waitForFinish=30").json()["data"]["status"] == "SUCCEEDED"
+    assert send_request(sandbox, f"/v2/actor-runs/{run}?waitForFinish=30").json()["data"]["status"] == "SUCCEEDED"
     sandbox.actor("SUCCEEDED", seconds=3600, count=1)
     endless = official(sandbox).actor(ACTOR).start(run_input=of(ALBUM)).id
-    assert ask(sandbox, f"/v2/actor-runs/{endless}?waitForFinish=0").json()["data"]["status"] == "READY"
+    assert send_request(sandbox, f"/v2/actor-runs/{endless}?waitForFinish=0").json()["data"]["status"] == "READY"
 
 
 def test_awkward_items_lack_ids_and_counts_or_have_zero_and_always_the_same_ones():
@@ -199,7 +199,7 @@ def test_a_started_run_is_billed_even_if_the_response_is_lost():
 @pytest.mark.parametrize("token", ["wrong", ""])
 def test_requests_without_the_token_get_apifys_error(sandbox: SandboxClient, token: str):
     for path in ("/v2/actor-runs/x", "/v2/datasets/x/items", "/v2/key-value-stores/x/records/INPUT"):
-        answer = ask(sandbox, path, headers={"authorization": f"Bearer {token}"} if token else {})
+        answer = send_request(sandbox, path, headers={"authorization": f"Bearer {token}"} if token else {})
         assert answer.status_code == 401
         assert set(answer.json()["error"]) == {"type", "message"}
 
@@ -228,14 +228,14 @@ def test_apifys_client_reads_errors_and_faults(sandbox: SandboxClient):
     ],
 )
 def test_an_unknown_object_is_not_found_in_apifys_shape(sandbox: SandboxClient, path: str):
-    answer = ask(sandbox, path)
+    answer = send_request(sandbox, path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"type", "message"}
 
 
 @pytest.mark.parametrize("query", ["limit=many", "offset=x"])
 def test_invalid_numbers_are_rejected(sandbox: SandboxClient, query: str):
-    assert ask(sandbox, f"/v2/actors/beatanalytics~spotify-play-count-scraper/runs?{query}").status_code == 400
+    assert send_request(sandbox, f"/v2/actors/beatanalytics~spotify-play-count-scraper/runs?{query}").status_code == 400
 
 
 def test_an_invalid_setting_is_rejected(sandbox: SandboxClient):

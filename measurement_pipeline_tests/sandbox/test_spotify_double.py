@@ -44,7 +44,7 @@ def token_answer(
     return httpx.post(f"{sandbox.spotify_url}/api/token", auth=login, data={"grant_type": grant}, verify=NO_TLS)
 
 
-def ask(sandbox: SandboxClient, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+def send_request(sandbox: SandboxClient, path: str, token: str | None = None, **more: Any) -> httpx.Response:
     given = token or token_answer(sandbox).json()["access_token"]
     headers = {"authorization": f"Bearer {given}"}
     return httpx.get(f"{sandbox.spotify_url}/v1/{path}", headers=headers, verify=NO_TLS, **more)
@@ -63,7 +63,7 @@ def test_wrong_credentials_and_grants_are_rejected(sandbox: SandboxClient):
 
 
 def test_a_batch_has_a_place_for_each_id_and_null_for_unknown_ids(sandbox: SandboxClient):
-    first, unknown, again = ask(sandbox, f"tracks?ids={TRACK},{UNKNOWN},{REISSUE}").json()["tracks"]
+    first, unknown, again = send_request(sandbox, f"tracks?ids={TRACK},{UNKNOWN},{REISSUE}").json()["tracks"]
     assert unknown is None
     assert first["id"] == TRACK
     assert (first["name"], first["external_ids"]) == ("Song", {"isrc": ISRC})
@@ -73,54 +73,57 @@ def test_a_batch_has_a_place_for_each_id_and_null_for_unknown_ids(sandbox: Sandb
 
 
 def test_a_single_track_is_the_same_object_or_404(sandbox: SandboxClient):
-    assert ask(sandbox, f"tracks/{TRACK}").json() == ask(sandbox, f"tracks?ids={TRACK}").json()["tracks"][0]
-    answer = ask(sandbox, f"tracks/{UNKNOWN}")
+    assert (
+        send_request(sandbox, f"tracks/{TRACK}").json()
+        == send_request(sandbox, f"tracks?ids={TRACK}").json()["tracks"][0]
+    )
+    answer = send_request(sandbox, f"tracks/{UNKNOWN}")
     assert answer.status_code == 404
     assert answer.json() == {"error": {"status": 404, "message": "Resource not found"}}
 
 
 @pytest.mark.parametrize("path", ["tracks/short", "tracks?ids=short", f"tracks?ids={TRACK},", "tracks"])
 def test_an_invalid_id_fails_its_batch(sandbox: SandboxClient, path: str):
-    answer = ask(sandbox, path)
+    answer = send_request(sandbox, path)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "Invalid base62 id"
 
 
 def test_more_than_fifty_ids_are_rejected(sandbox: SandboxClient):
-    assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 50)}").status_code == 200
-    assert ask(sandbox, f"tracks?ids={','.join([TRACK] * 51)}").status_code == 400
+    assert send_request(sandbox, f"tracks?ids={','.join([TRACK] * 50)}").status_code == 200
+    assert send_request(sandbox, f"tracks?ids={','.join([TRACK] * 51)}").status_code == 400
 
 
 def test_in_development_mode_only_batches_are_rejected():
     with running(behaviour=Behaviour(), catalogue=KNOWN) as sandbox:
-        assert ask(sandbox, f"tracks?ids={TRACK}").status_code == 403
-        assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
+        assert send_request(sandbox, f"tracks?ids={TRACK}").status_code == 403
+        assert send_request(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
 def test_an_expired_token_gets_an_error_that_names_it(clock: Clock):
     with running(behaviour=replace(PLAIN, spotify_token_seconds=60), catalogue=KNOWN, clock=clock) as sandbox:
         token = token_answer(sandbox).json()["access_token"]
         clock.advance(seconds=59)
-        assert ask(sandbox, f"tracks/{TRACK}", token).status_code == 200
+        assert send_request(sandbox, f"tracks/{TRACK}", token).status_code == 200
         clock.advance(seconds=1)
-        answer = ask(sandbox, f"tracks/{TRACK}", token)
+        answer = send_request(sandbox, f"tracks/{TRACK}", token)
         assert answer.status_code == 401
         assert answer.json() == {"error": {"status": 401, "message": "The access token expired"}}
-        assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
+        assert send_request(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
 def test_a_missing_or_foreign_token_is_rejected(sandbox: SandboxClient):
-    assert ask(sandbox, f"tracks/{TRACK}", "wrong").json()["error"]["message"] == "Invalid access token"
+    assert send_request(sandbox, f"tracks/{TRACK}", "wrong").json()["error"]["message"] == "Invalid access token"
     bare = httpx.get(f"{sandbox.spotify_url}/v1/tracks/{TRACK}", verify=NO_TLS)
     assert (bare.status_code, bare.json()["error"]["message"]) == (401, "No token provided")
 
 
 def test_an_exceeded_quota_has_a_retry_after_of_fourteen_hours(sandbox: SandboxClient):
     sandbox.spotify_quota_exceeded(count=1)
-    answer = ask(sandbox, f"tracks/{TRACK}")
+    answer = send_request(sandbox, f"tracks/{TRACK}")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "50400")
     assert "QUOTA_EXCEEDED" in answer.text
-    assert ask(sandbox, f"tracks/{TRACK}").status_code == 200
+    assert send_request(sandbox, f"tracks/{TRACK}").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -135,17 +138,17 @@ def test_faults_answer_in_spotifys_shapes(sandbox: SandboxClient, path: str, sha
 
 def test_some_tracks_have_no_isrc():
     with running(behaviour=replace(PLAIN, tracks_without_isrc=1), catalogue=KNOWN) as sandbox:
-        assert ask(sandbox, f"tracks/{TRACK}").json()["external_ids"] == {}
+        assert send_request(sandbox, f"tracks/{TRACK}").json()["external_ids"] == {}
 
 
 def test_recordings_added_later_are_found(sandbox: SandboxClient):
     sandbox.know({"AA6Q72400099": KnownRecording(artist="Late", album="Album")})
-    result = ask(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
+    result = send_request(sandbox, f"tracks/{track_id('AA6Q72400099', 'Late', 'Album')}").json()
     assert result["external_ids"] == {"isrc": "AA6Q72400099"}
 
 
 def test_the_log_contains_neither_secret_nor_token(sandbox: SandboxClient):
-    ask(sandbox, f"tracks/{TRACK}")
+    send_request(sandbox, f"tracks/{TRACK}")
     noted = str(sandbox.requests())
     assert "/v1/tracks/" in noted
     assert sandbox.spotify_client_secret not in noted

@@ -36,7 +36,7 @@ def saying(*parts: bytes, drips: bool = False) -> Iterator[str]:
     thread.join(120)
 
 
-def ask(url: str, *, timeout_seconds: float = 60) -> httpx.Response:
+def send_request(url: str, *, timeout_seconds: float = 60) -> httpx.Response:
     line = VendorHttpClient(url)
     try:
         return line.request("GET", f"{url}/x", headers={}, timeout_seconds=timeout_seconds)
@@ -48,7 +48,7 @@ def test_a_response_is_complete_and_decoded():
     packed = gzip.compress(b'{"a": 1}')
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\nx-more: 7\r\n\r\n" % len(packed)
     with saying(head, packed) as url:
-        answer = ask(url)
+        answer = send_request(url)
     assert (answer.status_code, answer.content, answer.headers["x-more"]) == (200, b'{"a": 1}', "7")
     assert "content-encoding" not in answer.headers
 
@@ -61,7 +61,7 @@ def test_a_response_is_complete_and_decoded():
 def test_an_incomplete_gzip_body_is_an_error(body: bytes, expected: str):
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
     with saying(head, body) as url, pytest.raises(httpx.RemoteProtocolError, match=expected):
-        ask(url)
+        send_request(url)
 
 
 def test_a_slow_response_ends_at_the_timeout():
@@ -70,7 +70,7 @@ def test_a_slow_response_ends_at_the_timeout():
         saying(head, drips=True) as url,
         pytest.raises(httpx.ReadTimeout, match=r"no complete response within 0\.5 s"),
     ):
-        ask(url, timeout_seconds=0.5)
+        send_request(url, timeout_seconds=0.5)
 
 
 def test_a_body_above_the_size_limit_is_not_read_completely(monkeypatch: pytest.MonkeyPatch):
@@ -79,7 +79,7 @@ def test_a_body_above_the_size_limit_is_not_read_completely(monkeypatch: pytest.
         saying(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", b"x" * 5000) as url,
         pytest.raises(httpx.RemoteProtocolError, match="more than 1000 bytes"),
     ):
-        ask(url)
+        send_request(url)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_only_urls_below_the_base_url_are_requested(url: str):
 
 def test_whether_a_request_may_have_been_received():
     with saying() as url, pytest.raises(httpx.HTTPError) as dropped:
-        ask(url)
+        send_request(url)
     assert may_have_been_received(dropped.value)
     with pytest.raises(httpx.HTTPError) as refused:
-        ask("http://127.0.0.1:9")
+        send_request("http://127.0.0.1:9")
     assert not may_have_been_received(refused.value)
 
 

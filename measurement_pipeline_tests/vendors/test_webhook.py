@@ -22,7 +22,7 @@ def post(answer: httpx.Response) -> None:
         httpx.Response(201, content=b"1"),
     ],
 )
-def test_a_success_is_accepted_whatever_its_body(answer: httpx.Response):
+def test_a_success_is_accepted_with_any_body(answer: httpx.Response):
     post(answer)
 
 

@@ -40,13 +40,13 @@ def shared() -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def sandbox(shared: SandboxClient) -> Iterator[SandboxClient]:
-    """Doubles shared by the module. A test that searches for a run uses albums of its own."""
+    """Doubles shared by the module. A test that searches for a run uses its own albums."""
     yield shared
     shared.clear_faults()
     shared.forget_requests()
 
 
-def albums_of_its_own() -> list[str]:
+def own_albums() -> list[str]:
     return [album_id(uuid4().hex, name) for name in ("One", "Two", "Three")]
 
 
@@ -279,7 +279,7 @@ def test_other_fields_of_a_run_do_not_matter():
 
 
 def test_a_run_with_a_lost_start_response_is_found_by_its_albums(actor: ApifyClient, sandbox: SandboxClient):
-    since, albums = datetime.now(UTC), albums_of_its_own()
+    since, albums = datetime.now(UTC), own_albums()
     actor.start_run(albums[:1])
     sandbox.faults(RUNS, method="POST", close=True, count=1)
     with pytest.raises(UnavailableError):
@@ -292,7 +292,7 @@ def test_a_run_with_a_lost_start_response_is_found_by_its_albums(actor: ApifyCli
 
 
 def test_the_newest_run_is_found_and_excluded_runs_are_not(actor: ApifyClient):
-    albums = albums_of_its_own()
+    albums = own_albums()
     first, second = actor.start_run(albums), actor.start_run(albums)
     result = actor.find_run(albums, since=LONG_AGO)
     assert result is not None
@@ -304,7 +304,7 @@ def test_the_newest_run_is_found_and_excluded_runs_are_not(actor: ApifyClient):
 
 
 def test_fewer_or_more_albums_are_another_run(actor: ApifyClient):
-    albums = albums_of_its_own()
+    albums = own_albums()
     actor.start_run(albums[:2])
     assert actor.find_run(albums[:1], since=LONG_AGO) is None
     assert actor.find_run(albums, since=LONG_AGO) is None
@@ -312,7 +312,7 @@ def test_fewer_or_more_albums_are_another_run(actor: ApifyClient):
 
 
 def test_an_older_run_is_not_found_except_within_the_clock_difference(actor: ApifyClient):
-    albums = albums_of_its_own()
+    albums = own_albums()
     run = actor.start_run(albums)
     assert run.started_at is not None
     assert actor.find_run(albums, since=run.started_at + timedelta(minutes=59)) is not None
@@ -320,7 +320,7 @@ def test_an_older_run_is_not_found_except_within_the_clock_difference(actor: Api
 
 
 def test_inputs_of_older_runs_are_not_requested(actor: ApifyClient, sandbox: SandboxClient):
-    albums = albums_of_its_own()
+    albums = own_albums()
     for _ in range(3):
         actor.start_run(albums)
     assert actor.find_run(albums, since=datetime.now(UTC) + timedelta(hours=2)) is None

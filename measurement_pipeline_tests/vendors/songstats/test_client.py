@@ -92,7 +92,7 @@ async def vendor(speak: Speak) -> AsyncIterator[str]:
         server.close()
 
 
-def ask(speak: Speak, **settings: Any) -> SongstatsResponse:
+def send_request(speak: Speak, **settings: Any) -> SongstatsResponse:
     async def once() -> SongstatsResponse:
         async with vendor(speak) as url, client(url, **settings) as songstats:
             return await songstats.fetch_history(ISRC)
@@ -177,7 +177,7 @@ def test_an_unusable_setting_is_rejected_without_showing_the_key(
 
 
 def test_a_complete_response_is_returned_as_received() -> None:
-    answer = ask(saying(answered("200 OK", BODY, "Content-Type: application/json", "X-Limit: 9")))
+    answer = send_request(saying(answered("200 OK", BODY, "Content-Type: application/json", "X-Limit: 9")))
     assert (answer.status_code, answer.body, answer.failure) == (200, BODY, None)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-limit"] == "9"
@@ -191,7 +191,7 @@ HTML, JSON = "Content-Type: text/html; charset=UTF-8", "Content-Type: applicatio
 
 @pytest.mark.parametrize("status", ["400 Bad", "404 Not Found", "429 Slow", "503 Busy"])
 def test_any_status_is_a_response_and_not_a_failure(status: str) -> None:
-    answer = ask(saying(answered(status, ERROR, JSON)))
+    answer = send_request(saying(answered(status, ERROR, JSON)))
     assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), None, ERROR)
 
 
@@ -211,7 +211,7 @@ def test_any_status_is_a_response_and_not_a_failure(status: str) -> None:
     ],
 )
 def test_a_status_without_songstats_own_body_is_foreign(status: str, body: bytes, header: str) -> None:
-    answer = ask(saying(answered(status, body, header)))
+    answer = send_request(saying(answered(status, body, header)))
     assert (answer.status_code, answer.failure, answer.body) == (int(status[:3]), Failure.FOREIGN, b"")
     judgement = judge(answer)
     assert (judgement.outcome, judgement.billable) == (None, None)
@@ -221,14 +221,14 @@ def test_a_status_without_songstats_own_body_is_foreign(status: str, body: bytes
 
 def test_a_page_is_quoted_without_the_key() -> None:
     page = b"<html>\n you sent %s and " % KEY.encode() + b"x" * 500
-    detail = ask(saying(answered("403 Forbidden", page, HTML))).detail
+    detail = send_request(saying(answered("403 Forbidden", page, HTML))).detail
     assert detail.startswith('403 text/html, begins with "<html> you sent [api key] and xxx')
     assert len(detail) < 150
 
 
 @pytest.mark.parametrize(("status", "cause"), [(429, Cause.THROTTLED), (503, Cause.TRANSIENT), (425, Cause.TRANSIENT)])
 def test_a_gateways_retry_status_counts_and_costs_nothing(status: int, cause: Cause) -> None:
-    answer = ask(saying(answered(f"{status} Later", PAGE, HTML, "Retry-After: 7")))
+    answer = send_request(saying(answered(f"{status} Later", PAGE, HTML, "Retry-After: 7")))
     judgement = judge(answer)
     assert (judgement.cause, judgement.billable, answer.retry_after) == (cause, False, 7)
     assert "not Songstats' own answer" in judgement.detail
@@ -237,13 +237,13 @@ def test_a_gateways_retry_status_counts_and_costs_nothing(status: int, cause: Ca
 @pytest.mark.fails_without("no redirect is followed", parameters="https://elsewhere.test/")
 @pytest.mark.parametrize("location", ["https://elsewhere.test/", "http://[bad", "//"])
 def test_a_redirect_is_not_followed_wherever_it_points(location: str) -> None:
-    answer = ask(saying(answered("302 Found", b"", f"Location: {location}")))
+    answer = send_request(saying(answered("302 Found", b"", f"Location: {location}")))
     assert (answer.status_code, answer.failure) == (302, Failure.FOREIGN)
     assert "redirect, which is not followed" in answer.detail
 
 
-def test_headers_with_credentials_are_not_kept() -> None:
-    answer = ask(
+def test_headers_with_credentials_are_not_stored() -> None:
+    answer = send_request(
         saying(
             answered(
                 "200 OK",
@@ -260,28 +260,30 @@ def test_headers_with_credentials_are_not_kept() -> None:
 
 
 def test_an_echo_of_the_key_is_redacted() -> None:
-    answer = ask(saying(answered("401 Unauthorized", f'{{"result":"error","message":"bad key {KEY}"}}'.encode())))
+    answer = send_request(
+        saying(answered("401 Unauthorized", f'{{"result":"error","message":"bad key {KEY}"}}'.encode()))
+    )
     assert answer.body == b'{"result":"error","message":"bad key [api key]"}'
 
 
 def test_a_short_key_is_not_redacted_from_a_body() -> None:
-    assert ask(saying(answered("200 OK", BODY)), api_key="5").body == BODY
+    assert send_request(saying(answered("200 OK", BODY)), api_key="5").body == BODY
 
 
 def test_retry_after_does_not_depend_on_this_machines_clock() -> None:
     sent, until = formatdate(1_000_000_000, usegmt=True), formatdate(1_000_000_042, usegmt=True)
-    answer = ask(saying(answered("429 Slow", b"", f"Date: {sent}", f"Retry-After: {until}")))
+    answer = send_request(saying(answered("429 Slow", b"", f"Date: {sent}", f"Retry-After: {until}")))
     assert answer.retry_after == 42
 
 
 def test_gzip_is_decoded() -> None:
     packed = gzip.compress(BODY)
-    assert ask(saying(answered("200 OK", packed, "Content-Encoding: gzip"))).body == BODY
+    assert send_request(saying(answered("200 OK", packed, "Content-Encoding: gzip"))).body == BODY
 
 
 def test_an_unrequested_encoding_is_not_decoded_and_is_malformed() -> None:
     packed = zlib.compress(BODY)
-    answer = ask(saying(answered("200 OK", packed, "Content-Encoding: deflate", JSON)))
+    answer = send_request(saying(answered("200 OK", packed, "Content-Encoding: deflate", JSON)))
     assert (answer.body, answer.failure) == (packed, None)
     assert judge(answer).outcome is Outcome.MALFORMED
 
@@ -316,7 +318,7 @@ def test_a_refused_connection_sent_nothing_and_costs_nothing() -> None:
     ids=["closed", "closed in the status line", "not HTTP", "reset"],
 )
 def test_a_connection_that_ends_before_a_response_is_a_connection_failure(speak: Speak) -> None:
-    assert failed(ask(speak)) == (Failure.CONNECTION, None)
+    assert failed(send_request(speak)) == (Failure.CONNECTION, None)
 
 
 PACKED = gzip.compress(BODY * 50)
@@ -349,12 +351,12 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
     ],
 )
 def test_a_truncated_body_is_incomplete(speak: Speak) -> None:
-    assert failed(ask(speak)) == (Failure.INCOMPLETE, 200)
+    assert failed(send_request(speak)) == (Failure.INCOMPLETE, 200)
 
 
 def test_a_body_that_decompresses_above_the_limit_is_incomplete() -> None:
     bomb = gzip.compress(b"\0" * (MAX_BODY_BYTES + 1), compresslevel=1)
-    answer = ask(saying(answered("200 OK", bomb, "content-encoding: gzip")))
+    answer = send_request(saying(answered("200 OK", bomb, "content-encoding: gzip")))
     assert failed(answer) == (Failure.INCOMPLETE, 200)
     assert "decompresses to more" in answer.detail
 
@@ -371,7 +373,7 @@ def test_a_body_above_the_size_limit_is_not_read_completely() -> None:
             await writer.drain()
             sent += 1_000_000
 
-    answer = ask(flood)
+    answer = send_request(flood)
     assert failed(answer) == (Failure.INCOMPLETE, 200)
     assert sent < 2 * MAX_BODY_BYTES
 
@@ -387,7 +389,7 @@ def test_a_body_above_the_size_limit_is_not_read_completely() -> None:
     ids=["silence", "half a head", "half a body"],
 )
 def test_the_timeout_limits_the_whole_call(speak: Speak, seconds: float, status: int | None) -> None:
-    assert failed(ask(speak, timeout_seconds=seconds)) == (Failure.TIMEOUT, status)
+    assert failed(send_request(speak, timeout_seconds=seconds)) == (Failure.TIMEOUT, status)
 
 
 def test_a_slow_body_does_not_exceed_the_timeout() -> None:
@@ -399,7 +401,7 @@ def test_a_slow_body_does_not_exceed_the_timeout() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    assert failed(ask(trickle, timeout_seconds=1.0)) == (Failure.TIMEOUT, 200)
+    assert failed(send_request(trickle, timeout_seconds=1.0)) == (Failure.TIMEOUT, 200)
 
 
 def test_nothing_is_sent_to_an_unknown_host() -> None:

@@ -161,7 +161,7 @@ def test_a_403_is_judged_by_the_status_call(*, works: bool | None, expected: obj
     assert taken_as(judge(refused(403), is_key_valid=works)) == expected
 
 
-def test_a_403_without_a_key_check_says_so() -> None:
+def test_a_403_without_a_key_check_reports_that() -> None:
     assert "could not be checked" in judge(refused(403, "Forbidden")).detail
 
 
@@ -492,7 +492,7 @@ def test_of_two_points_with_one_date_the_last_usable_one_wins() -> None:
     assert parsed.dropped == {"same date twice": 1, "null": 1}
 
 
-def test_falls_and_plateaus_are_kept() -> None:
+def test_falls_and_plateaus_are_stored() -> None:
     values = [10, 10, 10, 7, 20, 0]
     history = [{"date": f"2025-01-0{place}", "streams_total": value} for place, value in enumerate(values, start=1)]
     parsed = judge(ok(payload(history))).history
@@ -512,7 +512,7 @@ def test_unusable_popularity_is_dropped_without_a_tally() -> None:
     assert parsed.dropped == {}
 
 
-def test_popularity_is_kept_on_a_day_without_a_count() -> None:
+def test_popularity_is_stored_on_a_day_without_a_count() -> None:
     history = [
         {"date": "2025-01-01", "streams_total": 1},
         {"date": "2025-01-02", "popularity_current": 9},

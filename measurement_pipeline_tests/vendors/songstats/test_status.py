@@ -66,7 +66,7 @@ def test_another_shape_is_unknown_with_a_detail(body):
 
 
 @pytest.mark.parametrize("code", [401, 429, 500])
-def test_an_error_status_is_unknown_whatever_its_body(code):
+def test_an_error_status_is_unknown_with_any_body(code):
     assert read(REAL, code=code) == VendorMonth(detail=f"HTTP {code}")
 
 
@@ -84,7 +84,7 @@ def test_no_response_content_raises(body):
 
 
 def test_the_doubles_count_is_read(sandbox):
-    async def ask() -> VendorMonth:
+    async def fetch_status() -> VendorMonth:
         async with SongstatsClient(
             api_key=sandbox.songstats_key, base_url=sandbox.songstats_url, sources=["spotify"], timeout_seconds=60
         ) as client:
@@ -92,4 +92,4 @@ def test_the_doubles_count_is_read(sandbox):
             await client.fetch_history("AA6Q72000000")
             return status.read_usage(await client.fetch_status())
 
-    assert asyncio.run(ask()) == VendorMonth(2, 1, Decimal("0.10"), previous_requests=0)
+    assert asyncio.run(fetch_status()) == VendorMonth(2, 1, Decimal("0.10"), previous_requests=0)

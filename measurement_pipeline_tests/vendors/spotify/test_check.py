@@ -12,7 +12,7 @@ from measurement_pipeline_tests.faults.waiting import wait_until
 TOKEN = "/api/token"
 
 
-def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> CredentialCheck:
+def check(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> CredentialCheck:
     client = {"client_id": sandbox.spotify_client_id, "client_secret": sandbox.spotify_client_secret, **other}
     return check_client(
         **client, api_base=sandbox.spotify_url, accounts_base=sandbox.spotify_url, timeout_seconds=seconds
@@ -20,7 +20,7 @@ def ask(sandbox: SandboxClient, *, seconds: float = 60, **other: Any) -> Credent
 
 
 def test_a_valid_client_costs_one_token(sandbox: SandboxClient):
-    assert ask(sandbox).is_accepted is True
+    assert check(sandbox).is_accepted is True
     assert [request["path"] for request in sandbox.requests("/")] == [TOKEN]
 
 
@@ -41,7 +41,7 @@ def test_a_rejected_client_is_distinguished_from_an_unknown_one(
     sandbox: SandboxClient, fault: dict[str, object], works: bool | None
 ):
     sandbox.faults(TOKEN, **fault)
-    result = ask(sandbox, seconds=0.5 if "hang" in fault else 60)
+    result = check(sandbox, seconds=0.5 if "hang" in fault else 60)
     assert result.is_accepted is works
     assert sandbox.spotify_client_secret not in result.message
     wait_until(lambda: sandbox.requests(TOKEN), what="the request")
@@ -49,10 +49,10 @@ def test_a_rejected_client_is_distinguished_from_an_unknown_one(
 
 
 def test_a_wrong_secret_is_rejected_and_not_repeated(sandbox: SandboxClient):
-    result = ask(sandbox, client_secret="another-secret")
+    result = check(sandbox, client_secret="another-secret")
     assert result.is_accepted is False
     assert "another-secret" not in result.message
     words = f'{{"error": "invalid_client", "error_description": "no client has the secret {sandbox.spotify_client_secret}"}}'
     sandbox.faults(TOKEN, status=400, body=words)
-    assert "no client has the secret [secret])" in ask(sandbox).message
-    assert ask(sandbox, client_secret="two\nlines").is_accepted is False
+    assert "no client has the secret [secret])" in check(sandbox).message
+    assert check(sandbox, client_secret="two\nlines").is_accepted is False

@@ -93,7 +93,7 @@ def look_up(sandbox: SandboxClient, *ids: str, sleeper: Sleeper | None = None, *
         return spotify.look_up(ids)
 
 
-def asked(sandbox: SandboxClient) -> list[str]:
+def requested_ids(sandbox: SandboxClient) -> list[str]:
     return [request["path"].removeprefix(TRACKS_PATH) for request in sandbox.requests(TRACKS_PATH)]
 
 
@@ -146,10 +146,10 @@ def test_a_request_has_fifty_tracks_and_each_track_once(in_batches: SandboxClien
 def test_after_a_rejected_batch_tracks_are_requested_singly_and_that_is_remembered(one_by_one: SandboxClient):
     with client(one_by_one, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:60]).found) == 60
-        assert asked(one_by_one).count("") == 1
+        assert requested_ids(one_by_one).count("") == 1
         assert len(spotify.look_up(IDS[60:]).found) == 60
-        assert asked(one_by_one).count("") == 1
-    assert sorted(asked(one_by_one)[1:]) == sorted(f"/{identity}" for identity in IDS)
+        assert requested_ids(one_by_one).count("") == 1
+    assert sorted(requested_ids(one_by_one)[1:]) == sorted(f"/{identity}" for identity in IDS)
 
 
 def test_an_id_that_fails_its_batch_is_identified(in_batches: SandboxClient):
@@ -203,7 +203,7 @@ def test_without_a_token_everything_is_deferred(sandbox: SandboxClient, fault: d
     lookup = look_up(sandbox, *IDS)
     assert lookup.deferred == frozenset(IDS)
     assert lookup.reason
-    assert asked(sandbox) == []
+    assert requested_ids(sandbox) == []
 
 
 # --- waits ----------------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_an_exceeded_quota_defers_the_remaining_tracks_for_fourteen_hours(in_bat
     assert lookup.retry_after_seconds == 14 * 3600
     assert "HTTP 429: API rate limit exceeded" in str(lookup.reason)
     assert sleeper.slept == []
-    assert len(asked(in_batches)) == 1
+    assert len(requested_ids(in_batches)) == 1
 
 
 def test_tracks_found_before_the_quota_was_exceeded_stay_found(one_by_one: SandboxClient, sleeper: Sleeper):
@@ -275,7 +275,7 @@ def test_a_429_without_retry_after_backs_off_within_the_wait_budget(
     assert lookup.deferred == frozenset(IDS)
     assert 0 < sum(sleeper.slept) <= 30
     assert min(sleeper.slept) >= 1
-    assert len(asked(sandbox)) == len(sleeper.slept) + 1
+    assert len(requested_ids(sandbox)) == len(sleeper.slept) + 1
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_permanent_failure_defers_and_stops_the_lookup(sandbox: SandboxClient,
     lookup = look_up(sandbox, *IDS, sleeper=sleeper, workers=1)
     assert (lookup.found, lookup.unknown, lookup.deferred) == ({}, frozenset(), frozenset(IDS))
     assert "HTTP 502" in str(lookup.reason)
-    assert len(asked(sandbox)) == 9
+    assert len(requested_ids(sandbox)) == 9
 
 
 def test_one_request_that_always_fails_does_not_block_the_others(one_by_one: SandboxClient):
@@ -360,10 +360,10 @@ def test_without_the_batch_form_tracks_are_requested_singly(in_batches: SandboxC
         lookup = spotify.look_up(IDS)
         assert len(lookup.found) == len(IDS)
         for_good = status in {403, 404, 405, 410}
-        assert asked(in_batches).count("") == (1 if for_good else 3)
+        assert requested_ids(in_batches).count("") == (1 if for_good else 3)
         in_batches.clear_faults()
         spotify.look_up(IDS[:2])
-        assert asked(in_batches).count("") == (1 if for_good else 4)
+        assert requested_ids(in_batches).count("") == (1 if for_good else 4)
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy"])
@@ -372,14 +372,14 @@ def test_after_a_foreign_rejection_tracks_are_requested_singly_this_time_only(in
     with client(in_batches, workers=1) as spotify:
         assert len(spotify.look_up(IDS[:50]).found) == 50
         spotify.look_up(IDS[50:52])
-        assert asked(in_batches).count("") == 2
+        assert requested_ids(in_batches).count("") == 2
 
 
 @pytest.mark.parametrize("status", [401, 429])
 def test_a_batch_rejected_for_its_token_or_rate_is_not_a_removed_form(in_batches: SandboxClient, status: int):
     in_batches.faults(TRACKS_PATH, status=status, count=1)
     assert len(look_up(in_batches, *IDS[:50]).found) == 50
-    assert asked(in_batches) == ["", ""]
+    assert requested_ids(in_batches) == ["", ""]
 
 
 def test_only_the_rejected_track_is_deferred(one_by_one: SandboxClient):
@@ -393,7 +393,7 @@ def test_only_the_rejected_track_is_deferred(one_by_one: SandboxClient):
 def test_an_app_rejected_for_every_track_stops_the_lookup(one_by_one: SandboxClient):
     one_by_one.faults(TRACKS_PATH, status=403)
     assert look_up(one_by_one, *IDS, workers=1).deferred == frozenset(IDS)
-    assert len(asked(one_by_one)) == 51
+    assert len(requested_ids(one_by_one)) == 51
 
 
 def test_an_app_rejected_for_every_track_marks_none_as_unknown(sandbox: SandboxClient):

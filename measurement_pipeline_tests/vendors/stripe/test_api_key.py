@@ -8,26 +8,26 @@ from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.vendors.stripe.api_key import check_secret_key, is_test_mode_key
 
 
-def ask(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0):
+def check_key(sandbox: SandboxClient, key: str | None = None, *, seconds: float = 60.0):
     return check_secret_key(secret_key=key or sandbox.stripe_key, api_base=sandbox.stripe_url, timeout_seconds=seconds)
 
 
 def test_a_key_that_works_costs_one_read(sandbox: SandboxClient):
     sandbox.card("11111111-1111-4111-8111-111111111111")
     sandbox.forget_requests()
-    assert ask(sandbox).is_accepted is True
+    assert check_key(sandbox).is_accepted is True
     (request,) = sandbox.requests("/v1/")
     assert (request["method"], request["path"]) == ("GET", "/v1/customers")
 
 
 def test_a_rejected_key_or_one_without_a_permission_is_not_accepted(sandbox: SandboxClient):
-    refused = ask(sandbox, "sk_live_wrong")
+    refused = check_key(sandbox, "sk_live_wrong")
     assert refused.is_accepted is False
     assert "sk_live" not in refused.message
     sandbox.faults(
         "/v1/customers", status=403, body=json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
     )
-    assert ask(sandbox).is_accepted is False
+    assert check_key(sandbox).is_accepted is False
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_rejected_key_or_one_without_a_permission_is_not_accepted(sandbox: San
 )
 def test_without_a_usable_response_the_key_is_unknown(sandbox: SandboxClient, fault: dict[str, object]):
     sandbox.faults("/v1/customers", **fault)
-    result = ask(sandbox, seconds=0.5 if "hang" in fault else 60.0)
+    result = check_key(sandbox, seconds=0.5 if "hang" in fault else 60.0)
     assert result.is_accepted is None
     assert result.message
 

@@ -73,7 +73,7 @@ def account() -> UUID:
     return uuid4()
 
 
-def ask(
+def decide(
     gate: StripeGate,
     account: UUID,
     *,
@@ -93,7 +93,7 @@ def save_a_card(decision: Decision) -> None:
     assert httpx.post(decision.checkout_url, trust_env=False).status_code == 303
 
 
-def stripe_says(double: SandboxClient, method: str, path: str, **more: Any) -> dict[str, Any]:
+def change_at_stripe(double: SandboxClient, method: str, path: str, **more: Any) -> dict[str, Any]:
     """A change at Stripe by another program."""
     headers = {"authorization": f"Bearer {double.stripe_key}"}
     answer = httpx.request(method, double.stripe_url + path, headers=headers, trust_env=False, **more)
@@ -112,23 +112,23 @@ def test_an_account_with_a_card_is_allowed_and_its_customer_returned(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     customer = double.card(str(account))
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
     assert decision.checkout_url is None
 
 
 def test_a_card_that_is_not_the_default_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
-    denied = ask(gate, account)
+    denied = decide(gate, account)
     save_a_card(denied)
-    assert ask(gate, account, customer=denied.customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=denied.customer).verdict is PaymentVerdict.ALLOWED
 
 
 @pytest.mark.parametrize("kind", ["us_bank_account", "link"])
-def test_a_default_that_is_no_card_does_not_count_and_the_denial_says_so(
+def test_a_default_that_is_not_a_card_does_not_count_and_the_denial_reports_it(
     double: SandboxClient, gate: StripeGate, account: UUID, kind: str
 ) -> None:
     double.payment_method(str(account), kind, default=True)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.verdict is PaymentVerdict.DENIED
     assert "another payment method" in decision.reason
     assert decision.checkout_url is not None
@@ -137,7 +137,7 @@ def test_a_default_that_is_no_card_does_not_count_and_the_denial_says_so(
 def test_a_card_beside_a_default_of_another_type_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.payment_method(str(account))
     double.payment_method(str(account), "us_bank_account", default=True)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
 
 
@@ -146,26 +146,26 @@ def test_a_card_that_a_wallet_carries_counts(
     double: SandboxClient, gate: StripeGate, account: UUID, wallet: str
 ) -> None:
     double.payment_method(str(account), wallet=wallet)
-    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account).verdict is PaymentVerdict.ALLOWED
 
 
 def test_a_card_counts_through_the_month_of_its_expiry_and_not_a_day_longer(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     double.payment_method(str(account), expires=(2026, 3), default=True)
-    assert ask(gate, account, today=date(2026, 3, 31)).verdict is PaymentVerdict.ALLOWED
-    decision = ask(gate, account, today=date(2026, 4, 1))
+    assert decide(gate, account, today=date(2026, 3, 31)).verdict is PaymentVerdict.ALLOWED
+    decision = decide(gate, account, today=date(2026, 4, 1))
     assert decision.verdict is PaymentVerdict.DENIED
     assert "expired in 03/2026" in decision.reason
     save_a_card(decision)
-    assert ask(gate, account, today=date(2026, 4, 1)).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, today=date(2026, 4, 1)).verdict is PaymentVerdict.ALLOWED
 
 
 def test_a_valid_card_behind_newer_expired_ones_counts(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.payment_method(str(account))
     for _ in range(12):
         double.payment_method(str(account), expires=(2025, 1), default=True)
-    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account).verdict is PaymentVerdict.ALLOWED
 
 
 @pytest.mark.parametrize("price", [None, "price_free"])
@@ -173,7 +173,7 @@ def test_our_checkout_page_offers_cards_and_nothing_else(
     double: SandboxClient, clock: Clock, account: UUID, price: str | None
 ) -> None:
     gate = gate_to(double, clock, free_tier_price_id=price)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.checkout_url is not None
     page = httpx.get(decision.checkout_url, trust_env=False).text
     assert "Save card" in page
@@ -181,60 +181,60 @@ def test_our_checkout_page_offers_cards_and_nothing_else(
     chosen = {"type": "us_bank_account"}
     assert httpx.post(decision.checkout_url, data=chosen, trust_env=False).status_code == 400
     save_a_card(decision)
-    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
 def test_an_unknown_account_is_denied_with_a_link_that_saves_a_card(
     double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.verdict is PaymentVerdict.DENIED
     assert "No card is on file" in decision.reason
     assert "checkout link" in decision.reason
     assert decision.customer is not None
     assert decision.checkout_expires_at == clock.now + timedelta(hours=24)
     save_a_card(decision)
-    assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
 
 
 def test_a_removed_card_denies_the_next_decision(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
-    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     double.card(str(account), on_file=False)
-    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.DENIED
+    assert decide(gate, account, customer=customer).verdict is PaymentVerdict.DENIED
 
 
 def test_a_stored_customer_is_not_searched_for(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
-    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=customer).verdict is PaymentVerdict.ALLOWED
     assert calls(double, "/v1/customers/search") == 0
 
 
 def test_search_looks_for_the_account_and_no_other(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.card(str(uuid4()))
-    assert ask(gate, account).verdict is PaymentVerdict.DENIED
+    assert decide(gate, account).verdict is PaymentVerdict.DENIED
 
 
 def test_a_card_on_another_customer_of_the_account_counts(
     double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
     with_card = double.card(str(account))
-    bare = stripe_says(double, "POST", "/v1/customers", data={"metadata[accountId]": str(account)})["id"]
+    bare = change_at_stripe(double, "POST", "/v1/customers", data={"metadata[accountId]": str(account)})["id"]
     assert bare != with_card
     clock.now += timedelta(seconds=PLAIN.search_lag)
     for remembered in (bare, None):
-        decision = ask(gate, account, customer=remembered)
+        decision = decide(gate, account, customer=remembered)
         assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, with_card)
 
 
 def test_a_deleted_customer_is_searched_for_and_replaced(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     assert first.customer is not None
-    stripe_says(double, "DELETE", f"/v1/customers/{first.customer}")
-    again = ask(
+    change_at_stripe(double, "DELETE", f"/v1/customers/{first.customer}")
+    again = decide(
         gate,
         account,
         customer=first.customer,
@@ -244,20 +244,20 @@ def test_a_deleted_customer_is_searched_for_and_replaced(
     assert again.customer not in (None, first.customer)
     assert again.checkout_url not in (None, "https://checkout.test/old")
     save_a_card(again)
-    assert ask(gate, account, customer=again.customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=again.customer).verdict is PaymentVerdict.ALLOWED
 
 
 def test_an_unknown_stored_customer_is_searched_for(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     customer = double.card(str(account))
-    decision = ask(gate, account, customer="cus_of_another_key")
+    decision = decide(gate, account, customer="cus_of_another_key")
     assert (decision.verdict, decision.customer) == (PaymentVerdict.ALLOWED, customer)
 
 
 def test_a_customer_that_search_does_not_show_yet_is_not_created_twice(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
-    denied = ask(gate, account)
-    again = ask(gate, account)  # on a clock that stands still search sees nothing that was written
+    denied = decide(gate, account)
+    again = decide(gate, account)  # on a clock that stands still search sees nothing that was written
     assert denied.customer is not None
     assert (again.customer, again.checkout_url) == (denied.customer, denied.checkout_url)
 
@@ -266,11 +266,11 @@ def test_a_customer_that_search_does_not_show_yet_is_not_created_twice(
 
 
 def test_an_open_link_is_reused(double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     assert first.checkout_url
     assert first.checkout_expires_at
     created = calls(double, SESSIONS)
-    again = ask(
+    again = decide(
         gate,
         account,
         customer=first.customer,
@@ -284,7 +284,7 @@ def test_an_open_link_is_reused(double: SandboxClient, gate: StripeGate, clock: 
 def test_no_customer_and_no_link_are_created_unless_wanted(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
-    decision = ask(gate, account, want_checkout=False)
+    decision = decide(gate, account, want_checkout=False)
     assert decision == Decision(PaymentVerdict.DENIED, "No card is on file for this account.")
     assert calls(double, "/v1", "POST") == 0
 
@@ -293,30 +293,30 @@ def test_concurrent_requests_create_one_customer_and_one_link(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     with ThreadPoolExecutor(4) as pool:
-        decisions = list(pool.map(lambda _: ask(gate, account), range(8)))
+        decisions = list(pool.map(lambda _: decide(gate, account), range(8)))
     assert len({decision.customer for decision in decisions}) == 1
     assert len({decision.checkout_url for decision in decisions}) == 1
 
 
 def test_a_used_link_is_not_reused_for_the_same_key(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     for _ in range(2):
         save_a_card(first)
         double.card(str(account), on_file=False)
-        second = ask(gate, account, customer=first.customer)
+        second = decide(gate, account, customer=first.customer)
         assert second.verdict is PaymentVerdict.DENIED
         assert second.checkout_url != first.checkout_url
         first = second
     save_a_card(second)
-    assert ask(gate, account, customer=second.customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=second.customer).verdict is PaymentVerdict.ALLOWED
 
 
 def test_an_expired_link_is_followed_by_a_new_one(
     double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     clock.now += timedelta(hours=25)
-    second = ask(gate, account, customer=first.customer)
+    second = decide(gate, account, customer=first.customer)
     assert second.checkout_url != first.checkout_url
     assert second.checkout_expires_at == clock.now + timedelta(hours=24)
 
@@ -324,9 +324,9 @@ def test_an_expired_link_is_followed_by_a_new_one(
 def test_changed_settings_make_another_link_and_no_error(
     double: SandboxClient, gate: StripeGate, clock: Clock, account: UUID
 ) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     changed = gate_to(double, clock, success_url="https://pipeline.test/other")
-    second = ask(changed, account, customer=first.customer)
+    second = decide(changed, account, customer=first.customer)
     changed.close()
     assert second.verdict is PaymentVerdict.DENIED
     assert second.checkout_url != first.checkout_url
@@ -336,12 +336,12 @@ def test_with_a_price_the_link_subscribes_to_it_with_a_trial(
     double: SandboxClient, clock: Clock, account: UUID
 ) -> None:
     gate = gate_to(double, clock, free_tier_price_id="price_free", trial_days=14)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.verdict is PaymentVerdict.DENIED
     assert "14 days of trial" in decision.reason
     [created] = [one for one in double.requests(SESSIONS) if one["method"] == "POST"]
     save_a_card(decision)
-    assert ask(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account, customer=decision.customer).verdict is PaymentVerdict.ALLOWED
     gate.close()
     assert created["status"] == 200
 
@@ -391,7 +391,7 @@ def test_without_a_usable_response_of_stripe_the_decision_is_unknown(
 ) -> None:
     double.card(str(account), on_file=has_card)
     double.faults("/v1", **fault)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.verdict is PaymentVerdict.UNKNOWN
     assert words in decision.reason
     assert double.stripe_key not in decision.reason
@@ -406,7 +406,7 @@ def test_an_unexpected_body_never_allows_denies_or_raises(
     for body in ODD_BODIES:
         double.clear_faults()
         double.faults("/v1", status=status, body=body)
-        assert ask(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN, body
+        assert decide(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN, body
 
 
 FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway", "json"]
@@ -417,11 +417,11 @@ FOREIGN = ["challenge", "proxy", "portal", "portal redirect", "login", "gateway"
 def test_a_foreign_response_is_unknown_and_creates_no_second_customer(
     double: SandboxClient, gate: StripeGate, account: UUID, page: str, method: str
 ) -> None:
-    first = ask(gate, account)
+    first = decide(gate, account)
     assert first.customer is not None
     double.faults("/v1", method=method, foreign=page)
     double.forget_requests()
-    decision = ask(gate, account, customer=first.customer)
+    decision = decide(gate, account, customer=first.customer)
     assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "STRIPE_SECRET_KEY" not in decision.reason
     assert "permission" not in decision.reason
@@ -430,7 +430,7 @@ def test_a_foreign_response_is_unknown_and_creates_no_second_customer(
         assert "begins with" not in decision.reason, "clients read it"
     assert calls(double, "/v1/customers", "POST") == 0
     double.clear_faults()
-    assert ask(gate, account, customer=first.customer).customer == first.customer
+    assert decide(gate, account, customer=first.customer).customer == first.customer
 
 
 @pytest.mark.parametrize("page", ["challenge", "proxy", "portal", "login"])
@@ -438,7 +438,7 @@ def test_a_foreign_search_response_creates_no_customer(
     double: SandboxClient, gate: StripeGate, account: UUID, page: str
 ) -> None:
     double.faults("/v1/customers/search", foreign=page)
-    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
+    assert decide(gate, account).verdict is PaymentVerdict.UNKNOWN
     assert calls(double, "/v1/customers", "POST") == 0
 
 
@@ -448,7 +448,7 @@ def test_stripes_404_without_a_code_does_not_mean_a_deleted_customer(
 ) -> None:
     customer = double.card(str(account))
     double.faults("/v1/customers/cus", status=404)
-    assert ask(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN
+    assert decide(gate, account, customer=customer).verdict is PaymentVerdict.UNKNOWN
     assert calls(double, "/v1/customers", "POST") == 0
 
 
@@ -456,7 +456,7 @@ def test_a_page_is_quoted_in_the_log_without_the_key(
     double: SandboxClient, gate: StripeGate, account: UUID, caplog: pytest.LogCaptureFixture
 ) -> None:
     double.faults("/v1", status=403, body=f"<html>{double.stripe_key} is bad", headers={"content-type": "text/html"})
-    reason = ask(gate, account).reason
+    reason = decide(gate, account).reason
     assert "begins with" not in reason
     assert 'begins with "<html>[key] is bad"' in caplog.text
     assert double.stripe_key not in reason + caplog.text
@@ -464,7 +464,7 @@ def test_a_page_is_quoted_in_the_log_without_the_key(
 
 def test_a_foreign_429_is_a_rate_limit_too(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.faults("/v1", status=429, foreign="challenge", retry_after=9)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert "limits" in decision.reason
     assert decision.retry_after_seconds == 9
 
@@ -474,23 +474,23 @@ def test_a_denial_without_a_link_is_unknown_until_the_link_can_be_created(
     double: SandboxClient, gate: StripeGate, account: UUID, path: str
 ) -> None:
     double.faults(path, method="POST", status=503)
-    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
+    assert decide(gate, account).verdict is PaymentVerdict.UNKNOWN
     double.clear_faults()
-    assert ask(gate, account).verdict is PaymentVerdict.DENIED
+    assert decide(gate, account).verdict is PaymentVerdict.DENIED
 
 
 def test_a_lost_response_does_not_create_a_second_customer(
     double: SandboxClient, gate: StripeGate, account: UUID
 ) -> None:
     double.faults("/v1/customers", method="POST", count=1, close=True)
-    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
-    decision = ask(gate, account)
+    assert decide(gate, account).verdict is PaymentVerdict.UNKNOWN
+    decision = decide(gate, account)
     assert decision.customer == double.card(str(account))
 
 
 def test_stripes_retry_after_is_returned(double: SandboxClient, gate: StripeGate, account: UUID) -> None:
     double.faults("/v1", status=429, retry_after=17)
-    assert ask(gate, account).retry_after_seconds == 17
+    assert decide(gate, account).retry_after_seconds == 17
 
 
 def test_a_double_on_this_machine_is_reached_without_a_proxy(
@@ -500,7 +500,7 @@ def test_a_double_on_this_machine_is_reached_without_a_proxy(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     gate = gate_to(double, clock)
-    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
@@ -508,7 +508,7 @@ def test_a_temporary_fault_is_retried_by_the_library(double: SandboxClient, cloc
     double.card(str(account))
     double.faults("/v1", status=503, count=1)
     gate = gate_to(double, clock, max_network_retries=2)
-    assert ask(gate, account).verdict is PaymentVerdict.ALLOWED
+    assert decide(gate, account).verdict is PaymentVerdict.ALLOWED
     gate.close()
 
 
@@ -522,7 +522,7 @@ def test_a_wrong_key_is_unknown_and_shown_nowhere(
         status=401,
         body='{"error": {"type": "invalid_request_error", "message": "Invalid API Key: sk_test_wrong_0123456789"}}',
     )
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     gate.close()
     assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "STRIPE_SECRET_KEY" in decision.reason
@@ -547,7 +547,7 @@ def test_a_setting_that_stripe_rejects_is_named(
     double: SandboxClient, clock: Clock, account: UUID, settings: dict[str, Any], named: str
 ) -> None:
     gate = gate_to(double, clock, **settings)
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     gate.close()
     assert decision.verdict is PaymentVerdict.UNKNOWN
     assert named in decision.reason
@@ -558,7 +558,7 @@ def test_cards_that_the_dashboard_does_not_enable_are_named(
 ) -> None:
     error = {"type": "invalid_request_error", "param": "allowed_payment_method_types", "message": "none is eligible"}
     double.faults(SESSIONS, method="POST", status=400, body=json.dumps({"error": error}))
-    decision = ask(gate, account)
+    decision = decide(gate, account)
     assert decision.verdict is PaymentVerdict.UNKNOWN
     assert "check that cards are enabled in Stripe's Dashboard" in decision.reason
 
@@ -570,7 +570,7 @@ def test_a_stripe_that_cannot_be_reached_is_unknown(clock: Clock, account: UUID)
         success_url="https://x.test",
         max_network_retries=0,
     )
-    assert ask(gate, account).verdict is PaymentVerdict.UNKNOWN
+    assert decide(gate, account).verdict is PaymentVerdict.UNKNOWN
     gate.close()
 
 

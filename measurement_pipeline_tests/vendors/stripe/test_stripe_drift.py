@@ -29,7 +29,7 @@ KNOWN: dict[str, type] = {
 
 
 class Versions(StripeTransport):
-    """Notes which version of the API is asked for."""
+    """Records the requested version of the API."""
 
     def __init__(self, api_base: str) -> None:
         super().__init__(api_base)
@@ -64,7 +64,7 @@ def test_the_payment_methods_of_the_double_are_types_that_the_library_knows() ->
 
 
 @pytest.mark.parametrize("price", [None, "price_free"])
-def test_the_gate_asks_the_doubles_version_and_is_refused_no_parameter(
+def test_the_gate_requests_the_doubles_version_with_known_parameters(
     sandbox: SandboxClient, database_url: str, price: str | None
 ) -> None:
     http = Versions(sandbox.stripe_url)

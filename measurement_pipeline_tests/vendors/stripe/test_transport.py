@@ -18,7 +18,7 @@ def elsewhere() -> Iterator[SandboxClient]:
         yield opened
 
 
-def ask(api_base: str, key: str) -> Decision:
+def decide(api_base: str, key: str) -> Decision:
     gate = StripeGate(
         secret_key=key, api_base=api_base, success_url="https://pipeline.test/thanks", max_network_retries=0
     )
@@ -35,7 +35,7 @@ def test_a_redirect_to_another_host_is_not_followed(
 ):
     away = {"location": f"{elsewhere.stripe_url}/v1/customers/search"}
     sandbox.faults("/v1", method=method, status=status, headers=away)
-    assert ask(sandbox.stripe_url, sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
+    assert decide(sandbox.stripe_url, sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
     assert sandbox.requests("/v1", since=0)[-1]["method"] == method
     assert elsewhere.requests() == []
 
@@ -45,5 +45,5 @@ def test_a_proxy_from_the_environment_is_not_used(
     sandbox: SandboxClient, elsewhere: SandboxClient, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, elsewhere.stripe_url)
-    assert ask("http://stripe.invalid", sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
+    assert decide("http://stripe.invalid", sandbox.stripe_key).verdict is PaymentVerdict.UNKNOWN
     assert elsewhere.requests() == []
