@@ -481,9 +481,9 @@ def test_recordings_without_an_album_are_reported_in_the_response_and_the_job(ap
     body = client.submit({"isrcs": isrcs(2)}, source="current").json()
     words = "1 of 2 recordings has no known album"
     assert (body["state"], body["album_count"], body["skipped"], body["error"]) == ("accepted", 1, 1, words)
-    shown = client.get(f"{JOBS}/{body['id']}").json()
-    assert (shown["asked"], shown["skipped"], shown["error"]) == (2, 1, words)
-    assert shown["progress"] == {"settled": 0, "asked": None}, "a capture is not settled recording by recording"
+    job_body = client.get(f"{JOBS}/{body['id']}").json()
+    assert (job_body["asked"], job_body["skipped"], job_body["error"]) == (2, 1, words)
+    assert job_body["progress"] == {"settled": 0, "asked": None}, "a capture is not settled recording by recording"
 
 
 def test_the_list_is_paginated_newest_first_without_duplicates(api: RunningApi):
@@ -608,8 +608,8 @@ def test_withdrawing_cancels_the_next_capture_of_the_series(api: RunningApi):
     api.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
     with connect(api.config.database_url) as connection:
         measurement_jobs.settle(connection)
-        ((series, wanted),) = capture_series.list_due(connection)
-        capture_series.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+        ((series, due),) = capture_series.list_due(connection)
+        capture_series.start_if_due(connection, series, due, cap_usd=Decimal(25))
     assert client.delete(f"{JOBS}/{job}").status_code == 200
     assert api.table.sql("select state from playcount_snapshots order by created_at") == [
         {"state": "done"},

@@ -551,8 +551,8 @@ def test_an_account_can_read_the_captures_of_its_series(api: RunningApi):
     client.submit({"album_ids": [ALBUM]}, source="current", schedule="monthly")
     api.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
     with connect(api.config.database_url) as connection:
-        ((series, wanted),) = capture_series.list_due(connection)
-        capture_series.start_if_due(connection, series, wanted, cap_usd=Decimal(25))
+        ((series, due),) = capture_series.list_due(connection)
+        capture_series.start_if_due(connection, series, due, cap_usd=Decimal(25))
     api.table.sql("insert into songs (isrc) values (%s)", SONGS[0])
     api.table.measured(SONGS[0], 10, source="apify_spotify_playcount")
     api.table.sql(

@@ -83,9 +83,9 @@ class CaptureHarness:
         cap: str = "25",
         schedule: Schedule = Schedule.ONCE,
     ) -> CaptureTicket | OverCap:
-        wanted = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
+        spec = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
         with connect(self.database_url) as connection, connection.transaction():
-            return captures.open_capture(connection, wanted, cap_usd=Decimal(cap))
+            return captures.open_capture(connection, spec, cap_usd=Decimal(cap))
 
     def open_capture(self, album_ids: Sequence[str], **options: Any) -> UUID:
         """Open a capture within the monthly cap."""

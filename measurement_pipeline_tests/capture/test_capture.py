@@ -26,9 +26,9 @@ def test_a_capture_stores_the_displayed_counts_and_its_totals(harness: CaptureHa
     ended = harness.run_capture(snapshot)
     assert (ended.kind, ended.reason) == (CaptureResultKind.DONE, None)
     assert harness.stored_counts() == dict(zip(isrcs(4), (10, 20, 30, 40), strict=True))
-    shown = harness.snapshot_row(snapshot)
-    assert (shown["state"], shown["tracks"], shown["recordings"], shown["unmapped"]) == ("done", 4, 4, 0)
-    assert shown["claimed_by"] is None
+    row = harness.snapshot_row(snapshot)
+    assert (row["state"], row["tracks"], row["recordings"], row["unmapped"]) == ("done", 4, 4, 0)
+    assert row["claimed_by"] is None
     assert harness.actor_usage() == {"runs": 1, "albums": 2}
     harness.check_invariants()
 
@@ -36,14 +36,14 @@ def test_a_capture_stores_the_displayed_counts_and_its_totals(harness: CaptureHa
 def test_a_measurement_names_its_capture_actor_run_and_time(harness: CaptureHarness):
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
-    (bought,) = harness.actor_runs(snapshot)
+    (actor_run,) = harness.actor_runs(snapshot)
     (measured,) = harness.sql("select * from song_measurements")
     assert measured["snapshot"] == snapshot
-    assert measured["raw_ref"] == bought["actor_run"]
+    assert measured["raw_ref"] == actor_run["actor_run"]
     assert (measured["platform"], measured["metric"]) == ("spotify", "platform_displayed_play_count")
-    assert measured["captured_at"] == min(bought["finished_at"], bought["kept_at"])
+    assert measured["captured_at"] == min(actor_run["finished_at"], actor_run["kept_at"])
     assert abs(measured["captured_at"] - datetime.now(UTC)) < timedelta(minutes=1)
-    assert bought["sha256"]
+    assert actor_run["sha256"]
 
 
 @pytest.mark.fails_without("captures: an actor run has a row before its start")
@@ -113,8 +113,8 @@ def test_a_reissue_is_one_recording_with_one_count_on_several_albums(harness: Ca
     snapshot = harness.open_capture(albums)
     harness.run_capture(snapshot)
     assert harness.stored_counts() == {isrc: 70}
-    shown = harness.snapshot_row(snapshot)
-    assert (shown["tracks"], shown["recordings"]) == (2, 1)
+    capture_row = harness.snapshot_row(snapshot)
+    assert (capture_row["tracks"], capture_row["recordings"]) == (2, 1)
     rows = harness.sql("select value from song_identifiers where identifier_type = 'album_id' order by value")
     assert [row["value"] for row in rows] == sorted(albums)
 
@@ -124,10 +124,10 @@ def test_a_track_without_a_count_is_not_stored(custom_harness: CaptureHarness):
     songs = isrcs(60)
     snapshot = custom_harness.open_capture(custom_harness.publish({"One": dict.fromkeys(songs, 10)}))
     custom_harness.run_capture(snapshot)
-    shown = custom_harness.snapshot_row(snapshot)
-    assert shown["tracks"] == 60
-    assert 0 < shown["without_count"] < 60
-    assert shown["recordings"] == 60 - shown["without_count"] == len(custom_harness.stored_counts())
+    row = custom_harness.snapshot_row(snapshot)
+    assert row["tracks"] == 60
+    assert 0 < row["without_count"] < 60
+    assert row["recordings"] == 60 - row["without_count"] == len(custom_harness.stored_counts())
     assert set(custom_harness.stored_counts().values()) == {10}
     rows = custom_harness.sql("select count(*) n from song_identifiers where identifier_type = 'album_id'")
     assert rows[0]["n"] == 60, "each is still recorded with its album"
@@ -159,9 +159,9 @@ def test_a_slow_actor_keeps_running_and_a_later_run_waits_for_it(custom_harness:
     ended = custom_harness.run_capture(snapshot, captures=short)
     assert ended.kind is CaptureResultKind.POSTPONED
     assert "still at work on 1 of 1 parts" in str(ended.reason)
-    shown = custom_harness.snapshot_row(snapshot)
-    assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
-    assert shown["not_before"] is not None, "the slot is free for other captures"
+    row = custom_harness.snapshot_row(snapshot)
+    assert (row["state"], row["claimed_by"], row["attempts"]) == ("running", None, 0)
+    assert row["not_before"] is not None, "the slot is free for other captures"
     custom_harness.end_waits()
     assert custom_harness.run_capture(snapshot, run="run-2", captures=short).kind is CaptureResultKind.POSTPONED
     assert custom_harness.actor_usage()["runs"] == 1
@@ -295,8 +295,8 @@ def test_a_lost_start_is_repeated_only_after_apify_would_list_it(harness: Captur
     harness.sandbox.faults(STARTS, method="POST", count=1, status=503)
     ended = harness.run_capture(snapshot, is_last_try=False)
     assert ended.kind is CaptureResultKind.TRY_AGAIN
-    (lost,) = harness.actor_runs(snapshot)
-    assert lost["status"] is None, "a 503 leaves unknown whether it was started"
+    (lost_run,) = harness.actor_runs(snapshot)
+    assert lost_run["status"] is None, "a 503 leaves unknown whether it was started"
     assert harness.run_capture(snapshot, retry_number=1).kind is CaptureResultKind.POSTPONED
     harness.sql("update apify_runs set intended_at = intended_at - interval '2 minutes'")
     harness.end_waits()
@@ -381,10 +381,10 @@ def test_an_unavailable_apify_costs_no_attempt(harness: CaptureHarness):
     harness.sandbox.faults("/v2/", status=503)
     ended = harness.run_capture(snapshot)
     assert ended.kind is CaptureResultKind.STOPPED
-    shown = harness.snapshot_row(snapshot)
-    assert (shown["state"], shown["attempts"], shown["claimed_by"]) == ("running", 0, None)
-    assert shown["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
-    assert "503" in shown["error"]
+    row = harness.snapshot_row(snapshot)
+    assert (row["state"], row["attempts"], row["claimed_by"]) == ("running", 0, None)
+    assert row["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
+    assert "503" in row["error"]
 
 
 def test_a_429_pauses_the_whole_deployment_for_the_retry_after(harness: CaptureHarness):
@@ -434,9 +434,9 @@ def test_an_unreadable_result_is_stored_and_not_bought_again(harness: CaptureHar
     ended = harness.run_capture(snapshot)
     assert ended.kind is CaptureResultKind.FAILED
     assert "cannot be read" in str(ended.reason)
-    (bought,) = harness.actor_runs(snapshot)
-    assert bought["status"] == "MALFORMED"
-    assert bought["body"]
+    (actor_run,) = harness.actor_runs(snapshot)
+    assert actor_run["status"] == "MALFORMED"
+    assert actor_run["body"]
     assert harness.actor_usage()["runs"] == 1
 
 
@@ -522,8 +522,8 @@ def test_a_foreign_401_is_not_a_rejected_token(harness: CaptureHarness):
     assert ended.kind is CaptureResultKind.TRY_AGAIN
     assert "not Apify's own response: 401 text/html" in str(ended.reason)
     assert harness.sql("select 1 from vendor_state where vendor = 'apify' and paused_until > now()") == []
-    (lost,) = harness.actor_runs(snapshot)
-    assert lost["status"] is None, "whether it was started is not known"
+    (lost_run,) = harness.actor_runs(snapshot)
+    assert lost_run["status"] is None, "whether it was started is not known"
 
 
 def test_the_next_capture_tries_unmapped_tracks_again(harness: CaptureHarness):
@@ -712,10 +712,10 @@ def test_programming_errors_cost_a_run_one_attempt_and_keep_the_captured_part(ha
     for retry_number in range(4):
         with pytest.raises(RuntimeError):
             harness.run_capture(snapshot, captures=broken, retry_number=retry_number, is_last_try=retry_number == 3)
-    shown = harness.snapshot_row(snapshot)
-    assert (shown["attempts"], shown["claimed_by"], shown["state"]) == (1, None, "running")
-    assert shown["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
-    assert shown["error"] == "RuntimeError interrupted it"
+    row = harness.snapshot_row(snapshot)
+    assert (row["attempts"], row["claimed_by"], row["state"]) == (1, None, "running")
+    assert row["not_before"] > datetime.now(UTC) + timedelta(seconds=30)
+    assert row["error"] == "RuntimeError interrupted it"
 
 
 def test_remapping_looks_up_deferred_tracks_and_not_unknown_ones(harness: CaptureHarness):

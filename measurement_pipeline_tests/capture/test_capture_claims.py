@@ -41,9 +41,9 @@ def test_an_interrupted_run_releases_its_capture_without_an_attempt(harness: Cap
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     with pytest.raises(KeyboardInterrupt):
         harness.run_capture(snapshot, captures=with_actor(harness, Interrupted), is_last_try=False)
-    shown = harness.snapshot_row(snapshot)
-    assert (shown["state"], shown["claimed_by"], shown["attempts"]) == ("running", None, 0)
-    assert shown["error"] == "its run was interrupted"
+    row = harness.snapshot_row(snapshot)
+    assert (row["state"], row["claimed_by"], row["attempts"]) == ("running", None, 0)
+    assert row["error"] == "its run was interrupted"
     with connect(harness.database_url) as connection:
         assert captures.list_due(connection, claim_timeout_seconds=0, limit=10) == [], (
             "a cancelled run does not start again at once"
@@ -140,10 +140,10 @@ def test_a_count_is_never_dated_in_the_future(harness: CaptureHarness):
 
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     assert harness.run_capture(snapshot, captures=with_actor(harness, Ahead)).kind is CaptureResultKind.DONE
-    (bought,) = harness.actor_runs(snapshot)
-    assert bought["finished_at"] > bought["kept_at"] + timedelta(hours=2)
+    (actor_run,) = harness.actor_runs(snapshot)
+    assert actor_run["finished_at"] > actor_run["kept_at"] + timedelta(hours=2)
     (measured,) = harness.sql("select captured_at from song_measurements")
-    assert measured["captured_at"] == bought["kept_at"] == harness.snapshot_row(snapshot)["captured_at"]
+    assert measured["captured_at"] == actor_run["kept_at"] == harness.snapshot_row(snapshot)["captured_at"]
 
 
 @pytest.mark.parametrize(("behind", "stored"), [("the second part", [70]), ("the first part", [50, 70])])

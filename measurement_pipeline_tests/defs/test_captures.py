@@ -22,7 +22,7 @@ from measurement_pipeline_tests.dagster_private import DaemonHeartbeat
 from measurement_pipeline_tests.defs.conftest import Stage, definitions
 from measurement_pipeline_tests.workbench import isrcs
 
-NOBODYS = UUID("00000000-0000-4000-8000-00000000dead")
+UNKNOWN_CAPTURE = UUID("00000000-0000-4000-8000-00000000dead")
 
 
 def release(stage: Stage, *, albums: int = 1) -> list[str]:
@@ -130,7 +130,7 @@ def test_a_deployment_without_a_token_captures_nothing_and_reports_it(stage: Sta
     (row,) = stage.bench.sql("select state, error from measurement_jobs where id = %s", job)
     assert row == {"state": "queued", "error": "captures are not set up here: APIFY_TOKEN is not set"}
     assert stage.tick("playcount_snapshot_sensor").skip_message == row["error"]
-    assert row["error"] in stage.failure_message(run_partition(stage, str(NOBODYS)))
+    assert row["error"] in stage.failure_message(run_partition(stage, str(UNKNOWN_CAPTURE)))
 
 
 def test_a_failed_actor_run_fails_the_partition_with_its_message_and_the_request(stage: Stage):
@@ -172,7 +172,7 @@ def test_tracks_without_an_isrc_are_named_on_the_partition(stage: Stage):
     assert "Song 0" in metadata["names without an ISRC"]
 
 
-@pytest.mark.parametrize("key", ["Abbey Road", str(NOBODYS)])
+@pytest.mark.parametrize("key", ["Abbey Road", str(UNKNOWN_CAPTURE)])
 def test_a_partition_without_a_capture_fails_with_one_line(stage: Stage, key: str):
     why = stage.failure_message(run_partition(stage, key, planned=False))
     assert f"'{key}' is no capture: no row of playcount_snapshots has this partition_key" in why

@@ -269,5 +269,5 @@ def test_a_tick_without_a_key_fails_with_one_line_that_names_it(
 def test_a_resource_shows_no_secret(stage: Stage):
     """Dagster could show the repr of a resource's value; it contains no key."""
     with dg.build_resources(resource_definitions(lambda: stage.services), instance=stage.instance) as resources:
-        shown = repr([value for key, value in resources._asdict().items() if key != "dagster_database"])
-    assert not re.search(r"postgresql|sandbox|0x[0-9a-f]", shown)
+        text = repr([value for key, value in resources._asdict().items() if key != "dagster_database"])
+    assert not re.search(r"postgresql|sandbox|0x[0-9a-f]", text)

@@ -166,9 +166,9 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
         with connect(task.database_url) as connection:
             for number in range(5):
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
-                wanted = CaptureSpec(UUID(task.account), albums)
+                spec = CaptureSpec(UUID(task.account), albums)
                 with connection.transaction():
-                    opened = captures.open_capture(connection, wanted, cap_usd=Decimal(task.cap_usd))
+                    opened = captures.open_capture(connection, spec, cap_usd=Decimal(task.cap_usd))
                 verdicts[type(opened).__name__] += 1
         return verdicts
 

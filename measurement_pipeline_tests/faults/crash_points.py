@@ -125,7 +125,7 @@ where
     and activity.datname = current_database()
 """
 _END = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = %s"
-_THERE = "select pid from pg_stat_activity where datname = current_database() and application_name = %s"
+_IS_CONNECTED = "select pid from pg_stat_activity where datname = current_database() and application_name = %s"
 
 
 class ArmedCrashPoint:
@@ -150,7 +150,9 @@ class ArmedCrashPoint:
                 lambda: not self._tester.execute(_END, [self._session]).fetchall(), what="the end of its sessions"
             )
         self._tester.execute("select pg_advisory_unlock_all()")
-        wait_until(lambda: not self._tester.execute(_THERE, [self._session]).fetchall(), what="the end of its sessions")
+        wait_until(
+            lambda: not self._tester.execute(_IS_CONNECTED, [self._session]).fetchall(), what="the end of its sessions"
+        )
 
     def _look(self) -> bool:
         row = self._tester.execute(_WAITING, _KEY).fetchone()

@@ -356,8 +356,8 @@ def test_a_capture_without_spotify_ends_unmapped_and_is_mapped_later_for_free(
     for fault in SPOTIFY[scenario]:
         harness.sandbox.faults(**fault)
     assert run_to_completion(harness, capture_request).kind is CaptureResultKind.DONE
-    shown = harness.snapshot_row(capture_request.snapshot)
-    assert (shown["unmapped"], shown["recordings"]) == (len(capture_request.counts), 0)
+    row = harness.snapshot_row(capture_request.snapshot)
+    assert (row["unmapped"], row["recordings"]) == (len(capture_request.counts), 0)
     assert harness.sql("select 1 from songs") == harness.sql("select 1 from song_measurements") == []
     harness.check_invariants()
     harness.sandbox.clear_faults()

@@ -199,8 +199,8 @@ def test_the_reclaim_materializes_the_rows_that_a_killed_run_stored(
                 stored = {
                     row["song"] for row in bench.sql("select song from songstats_backfill_queue where status = 'done'")
                 }
-                shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
-                assert stored - shown, "a recording is stored and not materialized"
+                materialized = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+                assert stored - materialized, "a recording is stored and not materialized"
             wait_for_the_claim_timeout(bench)
             # The planner plans due rows again and skips finished ones, so only the reclaim can materialize them.
             due = [song for song in songs if song not in stored]
@@ -208,14 +208,14 @@ def test_the_reclaim_materializes_the_rows_that_a_killed_run_stored(
                 assert stage.backfill([due[0], due[-1]]).success
             assert stage.reclaim().success
             with connect(bench.database_url) as connection:
-                shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+                materialized = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
                 counts = [
                     f"{one.invariant}: {what}"
-                    for one in audit(connection, max_attempts=5, at_rest=True, materialized=shown)
+                    for one in audit(connection, max_attempts=5, at_rest=True, materialized=materialized)
                     for what in one.breaches
                 ]
             assert counts == []
-            assert shown == set(everything)
+            assert materialized == set(everything)
             assert_all_stored_and_accounted_for(bench, everything)
     record_proof(
         f"SIGKILL of a run {point.name}", ["I1", "I2", "I4", "I5", "I6", "I10", "I13", "I14"], times=number + 1

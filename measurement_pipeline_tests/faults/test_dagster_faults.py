@@ -75,11 +75,11 @@ def submit_request(bench: Workbench, stage: Stage, count: int) -> list[str]:
 
 def assert_all_materialized(bench: Workbench, stage: Stage, songs: Sequence[str]) -> None:
     """Assert that nothing was lost or bought twice, and that Dagster shows each recording."""
-    shown = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
+    materialized = stage.instance.get_materialized_partitions(SONGSTATS_HISTORY)
     with connect(bench.database_url) as connection:
-        results = audit(connection, max_attempts=5, at_rest=True, materialized=shown)
+        results = audit(connection, max_attempts=5, at_rest=True, materialized=materialized)
     assert [f"{one.invariant}: {breach}" for one in results for breach in one.breaches] == []
-    assert shown == set(songs)
+    assert materialized == set(songs)
     counts = assert_all_stored_and_accounted_for(bench, songs)
     assert (counts.in_vain, counts.unknown, bench.sandbox.hits()) == (0, 0, len(songs))
 

@@ -391,7 +391,7 @@ def test_a_response_that_cannot_be_stored_is_the_only_loss(bench: Workbench, rec
 
 # The locks of a forgotten session: half of the rows, the hits in flight, or the deployment's pace.
 ROWS = "rows of the queue"
-SAT_ON = {
+LOCKS = {
     ROWS: "select from songstats_backfill_queue where song = any(%s) order by song for update",
     "open hits": "select from songstats_quota_ledger where song = any(%s) and settled_at is null for update",
     "the pace": "select from vendor_state where %s::text[] is not null for update",
@@ -405,7 +405,7 @@ def has_stopped_calling(bench: Workbench) -> bool:
     return bench.sandbox.hits() == hits
 
 
-@pytest.mark.parametrize("what", SAT_ON)
+@pytest.mark.parametrize("what", LOCKS)
 def test_a_forgotten_session_with_a_lock_delays_a_backfill_and_costs_nothing(
     bench: Workbench, what: str, long_form: bool, record_proof: ProofRecorder
 ):
@@ -418,7 +418,7 @@ def test_a_forgotten_session_with_a_lock_delays_a_backfill_and_costs_nothing(
     with draining(bench, songs, run="first") as first, connect(bench.database_url) as forgotten:
         wait_until(lambda: bench.sandbox.hits() >= 10)
         forgotten.execute("begin")
-        forgotten.execute(SAT_ON[what], [songs[::2] if what == ROWS else songs])
+        forgotten.execute(LOCKS[what], [songs[::2] if what == ROWS else songs])
         wait_until(lambda: bench.sql(_BLOCKED_BY, forgotten.info.backend_pid), what="a session that waits for the lock")
         if what == ROWS:
             wait_until(lambda: has_stopped_calling(bench), what="the first run to wait for the rows")

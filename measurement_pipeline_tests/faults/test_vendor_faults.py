@@ -49,7 +49,7 @@ WRONG_SHAPES = [
 ]
 
 # Description → faults that are set together, each for a share of the requests.
-STORMS: dict[str, Faults] = {
+SCENARIOS: dict[str, Faults] = {
     "429 with Retry-After": [{"status": 429, "retry_after": 240, "share": 0.3}],
     "429 without Retry-After": [{"status": 429, "share": 0.3}],
     "429 of both kinds, mixed": [
@@ -89,8 +89,8 @@ STORMS: dict[str, Faults] = {
     ],
 }
 # One fault of each kind, so that any two can occur together.
-STORMS["all faults together"] = [
-    {**fault, "share": 0.07} for name in STORMS for fault in STORMS[name][:2] if not fault.get("delay")
+SCENARIOS["all faults together"] = [
+    {**fault, "share": 0.07} for name in SCENARIOS for fault in SCENARIOS[name][:2] if not fault.get("delay")
 ] + [{"delay": LATE, "share": 0.05}]
 
 # The cases of the short form. "all faults together" combines one fault of each kind.
@@ -108,7 +108,7 @@ PAGES_IN_SHORT = ("proxy",)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     long_form = metafunc.config.getoption("--long")
     if "scenario" in metafunc.fixturenames:
-        metafunc.parametrize("scenario", STORMS if long_form else IN_SHORT)
+        metafunc.parametrize("scenario", SCENARIOS if long_form else IN_SHORT)
     if "page" in metafunc.fixturenames:
         metafunc.parametrize("page", PAGES if long_form else PAGES_IN_SHORT)
     if "retry_after" in metafunc.fixturenames:
@@ -127,7 +127,7 @@ def test_a_backfill_through_vendor_failures_stores_everything(
 ):
     songs = isrcs(100 if long_form else 20)
     bench.submit_request(songs)
-    for number, fault in enumerate(STORMS[scenario]):
+    for number, fault in enumerate(SCENARIOS[scenario]):
         late = {"delay": LATE_IN_SHORT} if "delay" in fault and not long_form else {}
         bench.sandbox.faults(HISTORY, seed=f"{scenario} {number}", **fault | late)
     met = 0

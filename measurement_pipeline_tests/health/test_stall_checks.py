@@ -98,7 +98,7 @@ SPENT = replace(BUDGET, hits=900)
 FAILED = UnfinishedRun("run-9", NOW - HOUR, "the store is full")
 
 # Cause, in order of precedence → its facts, key words of the message, whether it alerts a person.
-WAYS = {
+CAUSES = {
     BlockerKind.DAEMON: (
         {"machine": {"silent_daemons": {"SENSOR": NOW - 9 * HOUR}}},
         "SENSOR since 2026-09-22 03:00 UTC",
@@ -135,16 +135,16 @@ def facts(*reasons: BlockerKind) -> dict[str, object]:
     backlog, machine = BACKLOG, MACHINE
     result: dict[str, object] = {}
     for reason in reasons:
-        given, _, _ = WAYS[reason]
+        given, _, _ = CAUSES[reason]
         backlog = replace(backlog, **given.get("backlog", {}))
         machine = replace(machine, **given.get("machine", {}))
         result |= {name: value for name, value in given.items() if name in ("vendor", "budget")}
     return {**result, "backlog": backlog, "machine": machine}
 
 
-@pytest.mark.parametrize("reason", WAYS)
+@pytest.mark.parametrize("reason", CAUSES)
 def test_each_cause_is_reported_with_its_figures(reason: BlockerKind):
-    _, words, should_alert = WAYS[reason]
+    _, words, should_alert = CAUSES[reason]
     result = check_backfill(**facts(reason))  # type: ignore[arg-type]
     assert not result.passed
     assert result.reason == reason
@@ -153,12 +153,12 @@ def test_each_cause_is_reported_with_its_figures(reason: BlockerKind):
     assert result.should_alert is should_alert
 
 
-@pytest.mark.parametrize(("first", "second"), list(pairwise(WAYS)))
+@pytest.mark.parametrize(("first", "second"), list(pairwise(CAUSES)))
 def test_of_two_causes_the_first_is_the_reason_and_the_other_is_listed(first: BlockerKind, second: BlockerKind):
     result = check_backfill(**facts(second, first))  # type: ignore[arg-type]
     assert result.reason == first
     if second is not BlockerKind.UNKNOWN and {first, second} != {BlockerKind.VENDOR, BlockerKind.PAUSE}:
-        assert WAYS[second][1] in str(result.metadata["also"])
+        assert CAUSES[second][1] in str(result.metadata["also"])
 
 
 @pytest.mark.parametrize("reason", [BlockerKind.PAUSE, BlockerKind.BUDGET])

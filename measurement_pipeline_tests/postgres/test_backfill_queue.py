@@ -70,20 +70,20 @@ def every_kind_of_row(tables: Tables, operators: str) -> dict[str, bool]:
     )  # fmt: skip
     allowed, denied = tables.decide(uuid4()), tables.decide(uuid4(), PaymentVerdict.DENIED)
     for payer in PAYERS[1:]:
-        wanted = [song for song, kind in zip(songs, kinds, strict=True) if kind[4] == payer]
+        requested = [song for song, kind in zip(songs, kinds, strict=True) if kind[4] == payer]
         match payer:
             case "allowed":
-                tables.request(wanted, account=allowed)
+                tables.request(requested, account=allowed)
             case "denied":
-                tables.request(wanted, account=denied)
+                tables.request(requested, account=denied)
             case "undecided":
-                tables.request(wanted, account=uuid4())
+                tables.request(requested, account=uuid4())
             case "unpaid request":
-                tables.request(wanted, account=allowed, state="payment_required")
-                tables.request(wanted, account=allowed, state="done")
+                tables.request(requested, account=allowed, state="payment_required")
+                tables.request(requested, account=allowed, state="done")
             case _:
-                tables.request(wanted, account=denied, created_at="2020-01-01")
-                tables.request(wanted, account=allowed)
+                tables.request(requested, account=denied, created_at="2020-01-01")
+                tables.request(requested, account=allowed)
     respond(tables, *[song for song, kind in zip(songs, kinds, strict=True) if kind[3]], parser_version=None)
     respond(tables, *[song for song, kind in zip(songs, kinds, strict=True) if not kind[3]], parser_version=1)
     if operators != "undecided":

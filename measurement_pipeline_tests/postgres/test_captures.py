@@ -245,12 +245,12 @@ def test_a_series_of_unknown_albums_is_not_paid_every_day(counter: Counter):
 
 
 def test_an_estimate_gives_the_cost_of_a_request_and_requests_nothing(counter: Counter):
-    wanted = CaptureSpec(counter.account, albums(7))
+    spec = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
-        assert captures.estimate(connection, wanted) == (Decimal("0.021"), Decimal(0), False)
+        assert captures.estimate(connection, spec) == (Decimal("0.021"), Decimal(0), False)
     counter.open_capture(albums(7))
     with connect(counter.database_url) as connection:
-        assert captures.estimate(connection, wanted) == (Decimal(0), Decimal("0.021"), True)
+        assert captures.estimate(connection, spec) == (Decimal(0), Decimal("0.021"), True)
     assert len(counter.sql("select * from playcount_snapshots")) == 1
 
 

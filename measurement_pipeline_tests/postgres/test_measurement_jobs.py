@@ -54,9 +54,9 @@ def test_a_request_is_done_when_each_requested_recording_is_settled(
         tables.sql("update songstats_backfill_queue set status = %s, outcome = %s where song = %s", status, state, last)
     assert jobs.settle(connection) == ([job] if settled else [])
     assert jobs.settle(connection) == []
-    shown = jobs.show(connection, job)
-    assert shown is not None
-    assert (shown["state"], shown["settled"]) == (("done", 2) if settled else ("accepted", 1))
+    request = jobs.show(connection, job)
+    assert request is not None
+    assert (request["state"], request["settled"]) == (("done", 2) if settled else ("accepted", 1))
 
 
 def test_only_accepted_requests_become_done(tables: Tables, connection: Connection):
@@ -93,19 +93,19 @@ def test_a_request_is_shown_with_its_progress_outcomes_and_hits(tables: Tables, 
             "insert into songstats_quota_ledger (song, account, job, run_id, lease, billable) values (%s, %s, %s, 'r', 1, %s)",
             songs[0], account, job, billable,
         )  # fmt: skip
-    shown = jobs.show(connection, job)
-    assert shown is not None
-    assert {key: shown[key] for key in ("settled", "stored", "no_history", "rejected", "failed", "hits", "scope")} == {
+    request = jobs.show(connection, job)
+    assert request is not None
+    assert {key: request[key] for key in ("settled", "stored", "no_history", "rejected", "failed", "hits", "scope")} == {
         "settled": 5, "stored": 1, "no_history": 1, "rejected": 1, "failed": 2, "hits": 2, "scope": {},
     }  # fmt: skip
     assert jobs.show(connection, uuid4()) is None
 
 
 def test_every_column_of_a_request_is_shown(tables: Tables, connection: Connection):
-    shown = jobs.show(connection, tables.request([]))
+    request = jobs.show(connection, tables.request([]))
     columns = tables.sql("select column_name from information_schema.columns where table_name = 'measurement_jobs'")
-    assert shown is not None
-    assert {row["column_name"] for row in columns} <= {*shown, "idempotency_digest"}
+    assert request is not None
+    assert {row["column_name"] for row in columns} <= {*request, "idempotency_digest"}
 
 
 def test_a_request_that_python_cannot_parse_is_shown_unchanged(connection: Connection):
@@ -116,9 +116,9 @@ def test_a_request_that_python_cannot_parse_is_shown_unchanged(connection: Conne
     (waiting,) = jobs.waiting(connection, state=State.QUEUED, limit=1)
     scope = jobs.document(connection, waiting).scope
     assert scope == "[" * 3000 + "]" * 3000
-    shown = jobs.show(connection, waiting.id)
-    assert shown is not None
-    assert shown["scope"] == scope
+    request = jobs.show(connection, waiting.id)
+    assert request is not None
+    assert request["scope"] == scope
 
 
 def test_the_latest_requests_come_first(connection: Connection):
@@ -179,12 +179,12 @@ def test_a_postponed_request_keeps_its_state_and_gets_its_attempt_back(
     for back, left in ((True, 0), (False, 1), (True, 1)):
         jobs.begin_attempts(connection, [request], run="r")
         jobs.postpone(connection, request, seconds=300, error="why", attempt_back=back)
-        shown = jobs.show(connection, job)
-        assert shown is not None
-        assert (shown["state"], shown["attempts"], shown["error"]) == ("queued", left, "why")
+        details = jobs.show(connection, job)
+        assert details is not None
+        assert (details["state"], details["attempts"], details["error"]) == ("queued", left, "why")
         (clock,) = connection.execute("select clock_timestamp() as now").fetchall()
-        assert timedelta(seconds=270) < shown["not_before"] - clock["now"] <= timedelta(seconds=300)
-        assert shown["updated_at"] == shown["created_at"], "its state is unchanged"
+        assert timedelta(seconds=270) < details["not_before"] - clock["now"] <= timedelta(seconds=300)
+        assert details["updated_at"] == details["created_at"], "its state is unchanged"
 
 
 def test_a_second_intake_waits_and_reads_the_answered_request(connection: Connection, tables: Tables):

@@ -26,7 +26,7 @@ FOREIGN = {
     "client_encoding": "LATIN1",
     "default_transaction_isolation": "serializable",
 }
-OURS = ("UTC", "ISO, MDY", "UTF8", "read committed")
+PARAMETERS = ("UTC", "ISO, MDY", "UTF8", "read committed")
 SHOWN = "select {} as value".format(" || '|' || ".join(f"current_setting('{name}')" for name in FOREIGN))
 PG_VARIABLES = {
     "PGTZ": "Asia/Tokyo",
@@ -54,7 +54,7 @@ def foreign_url(empty_database_url: str) -> str:
 
 def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
     def check(value: str) -> None:
-        assert tuple(value.split("|")) == OURS
+        assert tuple(value.split("|")) == PARAMETERS
 
     with connect(foreign_url) as opened:
         check(opened.execute(SHOWN).fetchone()["value"])
@@ -99,7 +99,7 @@ def test_pg_variables_change_nothing(foreign_url: str):
         capture_output=True,
         text=True,
     )
-    assert (done.stdout.strip(), done.stderr) == ("|".join(OURS), "")
+    assert (done.stdout.strip(), done.stderr) == ("|".join(PARAMETERS), "")
 
 
 @contextmanager
