@@ -103,7 +103,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str | None, bool | None, str]] = {
     "a connection closed before an answer": ({"close": True}, None, None, "transient"),
     "a connection reset": ({"reset": True}, None, None, "transient"),
     "a body cut short": ({"cut": 20}, None, None, "transient"),
-    "gzip that lies": ({"body": GOOD, "headers": {"content-encoding": "gzip"}}, None, None, "transient"),
+    "corrupt gzip": ({"body": GOOD, "headers": {"content-encoding": "gzip"}}, None, None, "transient"),
     "no answer in time": ({"hang": True}, None, None, "timeout: unknown"),
     "429": ({"status": 429}, None, False, "throttled"),
 }
