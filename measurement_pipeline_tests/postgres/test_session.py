@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from measurement_pipeline.defs.storage import PooledRunStorage
 from measurement_pipeline.domain.blockers import describe, vendor_blockers
-from measurement_pipeline.postgres import conninfo, migrate, songstats_ledger
+from measurement_pipeline.postgres import conninfo, songstats_ledger
 from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
 
@@ -72,8 +72,6 @@ def test_every_kind_of_connection_pins_the_same_parameters(foreign_url: str):
     check(asyncio.run(read_parameters()))
     storage = PooledRunStorage(sqlalchemy_url(foreign_url))
     with storage.connect() as opened:
-        check(opened.exec_driver_sql(SHOWN).scalar_one())
-    with migrate._engine(foreign_url).connect() as opened:  # noqa: SLF001
         check(opened.exec_driver_sql(SHOWN).scalar_one())
 
 
