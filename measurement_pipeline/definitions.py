@@ -9,5 +9,6 @@ import os
 
 from measurement_pipeline.defs.loading import load_definitions
 from measurement_pipeline.defs.resources import services_at_launch
+from measurement_pipeline.defs.tick_wait import DAEMON_TICK_SECONDS
 
-defs = load_definitions(services_at_launch(os.environ))
+defs = load_definitions(services_at_launch(os.environ), tick_seconds=DAEMON_TICK_SECONDS)

@@ -17,6 +17,7 @@ from measurement_pipeline_bench import (
     http_api,
     ingest,
     lab,
+    latency,
     memory,
     pace,
     report,
@@ -28,6 +29,7 @@ from measurement_pipeline_bench.lab import Lab
 BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
     "drain": drain.measure,
     "pace": pace.measure,
+    "latency": latency.measure,
     "enqueue": enqueue.measure,
     "tick": tick.measure,
     "ingest": ingest.measure,

@@ -1,4 +1,10 @@
--- The comparison for enqueueing: the rows of one recording.
+-- The comparisons for enqueueing.
+
+-- name: copy_asked
+copy measurement_job_songs (job, song) from stdin;
+
+-- name: copy_queue
+copy songstats_backfill_queue (song, rank_score) from stdin;
 
 -- name: ask
 insert into measurement_job_songs (job, song)
@@ -17,11 +23,6 @@ select
         ), 0
     )
 on conflict (song) do update set rank_score = excluded.rank_score;
-
--- name: small_commit
-update vendor_state
-set next_call_at = clock_timestamp()
-where vendor = 'songstats';
 
 -- name: song
 insert into songs (isrc)

@@ -23,9 +23,14 @@ Used elsewhere, because no public name exists:
 - Texts of engine events (health/interruptions.py): Dagster gives no reason if its code server fails a run.
 - `event_log_storage.wipe_asset_cached_status` (partition_status.py): Dagster caches failed partitions until each is materialized.
 - `context.get_step_execution_context()` (materializations, partition_status.py): a batch of events needs the running step.
+- `DagsterApiServer._mp_ctx` (forked_runs.py): how the code server starts a run's process. There is no setting, and a new process
+  takes 2.5 s of CPU to import what a run needs. If the name vanishes, runs start as Dagster starts them.
 - `_connect`, `_event_to_row`, `_engine` and the constructor of the storages (storage.py): a shared pool, and one statement for
   all planned events of a run. Dagster has no setting for either.
 """
+
+from multiprocessing.context import BaseContext
+from typing import Any
 
 from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.events import (
@@ -61,4 +66,14 @@ __all__ = [
     "RunFailureReason",
     "SerializableErrorInfo",
     "SqlEventLogStorageTable",
+    "start_runs_in",
 ]
+
+
+def start_runs_in(context: BaseContext) -> None:
+    """Let code servers of this process start their runs in `context`. Their constructor assigns another one: that is ignored."""
+    # Imported here: no other process needs the server.
+    from dagster._grpc.server import DagsterApiServer
+
+    server: Any = DagsterApiServer
+    server._mp_ctx = property(lambda _: context, lambda _, __: None)  # noqa: SLF001

@@ -13,6 +13,7 @@ import dagster as dg
 from measurement_pipeline import services
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
+from measurement_pipeline.defs.tick_wait import TickWait
 from measurement_pipeline.services import Alerts, MeasurementDatabase, Services, Songstats, Stripe
 from measurement_pipeline.settings import Settings
 from measurement_pipeline.vendors.apify.client import ApifyClient
@@ -62,8 +63,15 @@ def services_at_launch(environment: Mapping[str, str]) -> Callable[[], Services]
     return refuse
 
 
-def resource_definitions(get_services: Callable[[], Services]) -> dict[str, dg.ResourceDefinition]:
-    """The resources by their keys. `get_services` is called when a resource is first used; it may raise `NotConfiguredError`."""
+def resource_definitions(
+    get_services: Callable[[], Services], *, tick_seconds: float = 0.0
+) -> dict[str, dg.ResourceDefinition]:
+    """The resources by their keys. `get_services` is called when a resource is first used; it may raise `NotConfiguredError`.
+
+    `tick_seconds`: how long a sensor's tick may wait for work.
+    """
+    # One for all ticks of this process: a sensor wakes the tick of another.
+    shared_tick_wait = TickWait(tick_seconds)
 
     @dg.resource(
         description="PostgreSQL database with requests, queue, measurements, ledger and analysts' views. Setting: DATABASE_URL."
@@ -142,6 +150,10 @@ def resource_definitions(get_services: Callable[[], Services]) -> dict[str, dg.R
         captures = get_services().captures
         return None if captures is None else captures.config
 
+    @dg.resource(description="How long a tick of a sensor waits for work, instead of ending at once.")
+    def tick_wait(_: dg.InitResourceContext) -> TickWait:
+        return shared_tick_wait
+
     return {
         "measurement_database": measurement_database,
         "dagster_database": dagster_database,
@@ -152,4 +164,5 @@ def resource_definitions(get_services: Callable[[], Services]) -> dict[str, dg.R
         "alerts": alerts,
         "backfill_config": backfill_config,
         "capture_config": capture_config,
+        "tick_wait": tick_wait,
     }

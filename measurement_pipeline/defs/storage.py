@@ -27,6 +27,9 @@ from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 # Raised if Dagster's database is unavailable or refuses a write.
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
 
+# URLs whose tables this process has created or seen. Each tick creates its own instance, and looking for the tables takes 5 ms.
+_with_tables = set[str]()
+
 # Connections that an idle process keeps. A burst of threads may open more, which are closed when returned.
 _POOL_SIZE = 4
 _MAX_OVERFLOW = 20
@@ -128,10 +131,12 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        options = (self.postgres_url, should_autocreate_tables)
+        options = (self.postgres_url, should_autocreate_tables and self.postgres_url not in _with_tables)
         self._run_storage = PooledRunStorage(*options)
         self._event_log_storage = PooledEventLogStorage(*options)
         self._schedule_storage = PooledScheduleStorage(*options)
+        if should_autocreate_tables:
+            _with_tables.add(self.postgres_url)
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:

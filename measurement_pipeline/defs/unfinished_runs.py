@@ -9,7 +9,7 @@ from measurement_pipeline.defs.instance_status import ASSET_JOB, covers
 from measurement_pipeline.postgres import run_heartbeats
 from measurement_pipeline.services import MeasurementDatabase
 
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -34,9 +34,11 @@ def fail_dead_runs(
     """
     runs = _list_unfinished_runs(instance, job_name, asset)
     started = [run.run_id for run in runs if run.status in _HELD_BY_A_PROCESS]
+    if not started:
+        return runs
     silence = config.silence_seconds
     with database.connect() as connection:
-        dead = run_heartbeats.list_silent(connection, started, seconds=silence) if started else set()
+        dead = run_heartbeats.list_silent(connection, started, seconds=silence)
     for run in runs:
         if run.run_id in dead:
             why = f"its process has written no heartbeat for {silence:.0f} s; the rows that it held are due again"
@@ -50,7 +52,7 @@ def _list_unfinished_runs(
     """The unfinished runs of a job. A launch from the page of `asset` runs under Dagster's own job name."""
     return [
         record.dagster_run
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
         if record.dagster_run.job_name == job_name
         or (asset and record.dagster_run.job_name == ASSET_JOB and covers(record.dagster_run, asset))
     ]

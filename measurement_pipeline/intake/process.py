@@ -88,10 +88,12 @@ def load_batch(
     unpaid: bool = False,
     limit: int = MAX_REQUESTS_PER_RUN,
     max_accounts: int = MAX_ACCOUNTS_PER_RUN,
+    only_small: bool = False,
 ) -> RequestBatch:
     """The due requests: the queued ones of up to `max_accounts` accounts, each account in turn.
 
-    `unpaid`: instead, the requests of all accounts that wait for a card.
+    `unpaid`: instead, the requests of all accounts that wait for a card. `only_small`: of the selected ones only those that take
+    well under a second, and no earlier attempt.
     """
     with connect(database_url) as connection:
         if unpaid:
@@ -101,6 +103,9 @@ def load_batch(
             requests = measurement_jobs.waiting(connection, state=State.QUEUED, limit=limit)
             first = set(islice(dict.fromkeys(request.account for request in requests), max_accounts))
             requests = [request for request in requests if request.account in first]
+            if only_small:
+                small = measurement_jobs.select_small(connection, requests)
+                requests = [request for request in requests if request.id in small and not _has_failed_attempt(request)]
             asking = _ids_needing_card(connection, requests)
     # Fewest failed attempts first, so that a request that kills its process does not do so again before the others.
     ordered = sorted(requests, key=lambda request: request.attempts)

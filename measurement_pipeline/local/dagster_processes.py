@@ -42,7 +42,9 @@ class DagsterProcesses:
         return self._service(
             "code-server",
             [
-                "dagster",
+                "python",
+                "-m",
+                "measurement_pipeline.defs.forked_runs",
                 "api",
                 "grpc",
                 "--socket",

@@ -36,6 +36,9 @@ _SQL = statements("measurement_jobs")
 _SIZE = "measurement_jobs_request_size"
 # Lists leave out longer scopes: a hundred of the largest would be 100 MB. A single request includes its scope.
 _LISTED_BYTES = 16 * 1024
+# A request of this size takes well under a second.
+_SMALL_BYTES = 64 * 1024
+_SMALL_CATALOG = 4_000
 # Characters of a source or schedule that are shown. Valid ones are shorter.
 _SHOWN = 100
 
@@ -189,6 +192,17 @@ def waiting_count(connection: Connection, *, limit: int) -> int:
     """How many queued requests wait for intake now, counted up to `limit`."""
     found = connection.execute(_SQL["waiting_count"], {"limit": limit}).fetchone()
     return 0 if found is None else int(found["waiting"])
+
+
+def is_work_waiting(connection: Connection) -> bool:
+    """Whether a queued request waits for intake, or recordings of an accepted one are not yet Dagster partitions."""
+    return connection.execute(_SQL["work_waiting"]).fetchone() is not None
+
+
+def select_small(connection: Connection, requests: Sequence[WaitingRequest]) -> set[UUID]:
+    """The ids of those of `requests` whose text is short and whose catalogue, if they name one, is small."""
+    parameters = {"jobs": [one.id for one in requests], "max_bytes": _SMALL_BYTES, "max_recordings": _SMALL_CATALOG}
+    return {row["id"] for row in connection.execute(_SQL["small"], parameters)}
 
 
 def begin_attempts(

@@ -116,6 +116,40 @@ from (
     limit %(limit)s
 ) as counted;
 
+-- name: work_waiting
+-- Each branch reads a partial index.
+select
+where
+    exists (
+        select from measurement_jobs
+        where state = 'queued' and (not_before is null or not_before <= now())
+    )
+    or exists (
+        select from measurement_jobs
+        where state = 'accepted' and snapshot is null and partitions_at is null
+    );
+
+-- name: small
+-- A request of another account's catalogue is rejected, so the size of that catalogue does not matter.
+select request.id
+from measurement_jobs as request
+where
+    request.id = any(%(jobs)s)
+    and measurement_job_bytes(request.source, request.scope, request.platforms, request.schedule) <= %(max_bytes)s
+    and not exists (
+        select
+        from catalogs as catalog
+        inner join lateral (
+            select count(*) as recordings
+            from (
+                select from catalog_songs as listed
+                where listed.catalog = catalog.id
+                limit %(max_recordings)s + 1
+            ) as counted
+        ) as sized on sized.recordings > %(max_recordings)s
+        where catalog.account = request.account and catalog.id::text = lower(request.scope ->> 'catalog_id')
+    );
+
 -- name: begin_attempts
 -- Counted and committed before the requests are read, so that a request that kills its process fails after a few attempts. Rows are
 -- locked in `id` order, which prevents deadlocks.

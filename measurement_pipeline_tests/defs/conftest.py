@@ -92,12 +92,12 @@ class Stage:
         result = self.instance.get_status_by_partition(SONGSTATS_HISTORY, keys, isrc_partitions) or {}
         return {key: status.name for key, status in result.items() if status is not None}
 
-    def tick(self, sensor: str) -> SensorExecutionData:
-        """Evaluate a sensor once, as the daemon does."""
+    def tick(self, sensor: str, resources: dict[str, dg.ResourceDefinition] | None = None) -> SensorExecutionData:
+        """Evaluate a sensor once, as the daemon does. By default it does not wait for work."""
         definition = self.definitions.resolve_sensor_def(sensor)
         with dg.build_sensor_context(
             instance=self.instance,
-            resources=resource_definitions(lambda: self.services),
+            resources=resources or resource_definitions(lambda: self.services),
             sensor_name=sensor,
             definitions=self.definitions,
         ) as context:

@@ -212,7 +212,7 @@ USES: Mapping[str, set[str]] = {
     "start_due_series": {"measurement_database", "capture_config"},
     "analytics__catalog_totals": {"measurement_database"},
     "ledger_matches_vendor": {"measurement_database", "alerts", "songstats"},
-    "measurement_job_sensor": {"measurement_database", "backfill_config"},
+    "measurement_job_sensor": {"measurement_database", "backfill_config", "capture_config", "stripe", "tick_wait"},
     "playcount_snapshot_sensor": {"measurement_database", "backfill_config", "capture_config"},
 }
 
@@ -221,7 +221,7 @@ def test_each_vendor_and_each_database_is_a_resource_with_a_description(definiti
     resources = definitions.get_repository_def().get_top_level_resources()
     assert set(resources) == {
         "alerts", "apify", "backfill_config", "capture_config", "dagster_database", "measurement_database", "songstats",
-        "spotify", "stripe",
+        "spotify", "stripe", "tick_wait",
     }  # fmt: skip
     assert [name for name, resource in resources.items() if len(resource.description or "") < 40] == []
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
 
 import dagster as dg
 import pytest
@@ -10,7 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from measurement_pipeline.defs import partitions, tags
 from measurement_pipeline.defs.partitions import isrc_partitions, register, register_requested
+from measurement_pipeline.defs.resources import resource_definitions
 from measurement_pipeline.domain.text import utc_minute
+from measurement_pipeline.intake.small_requests import MAX_REQUESTS
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.dagster_private import SensorExecutionData
 from measurement_pipeline_tests.defs.conftest import Stage
@@ -35,13 +39,7 @@ def test_without_requests_the_intake_sensor_launches_no_run(stage: Stage):
 
 
 def test_a_thousand_requests_start_one_run(stage: Stage):
-    songs = isrcs(1000)
-    stage.bench.sql(
-        "insert into measurement_jobs (account, source, scope)"
-        " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array(s)) from unnest(%s::text[]) s",
-        stage.bench.account,
-        songs,
-    )
+    submit_requests(stage, 1000)
     runs = 0
     while stage.tick("measurement_job_sensor").run_requests:
         assert stage.intake().success
@@ -50,8 +48,63 @@ def test_a_thousand_requests_start_one_run(stage: Stage):
     assert stage.bench.statuses() == {"pending": 1000}
 
 
+def test_small_requests_are_processed_in_the_tick(stage: Stage):
+    with_card, without_card = isrcs(2), isrcs(2, start=10)
+    stage.submit_request({"isrcs": with_card})
+    stage.submit_request({"isrcs": without_card}, account=uuid4())
+    assert skipped(stage.tick("measurement_job_sensor")) == "processed 2 requests: 1 accepted, 1 payment_required"
+    assert stage.bench.statuses() == {"pending": 2}
+    assert stage.instance.get_dynamic_partitions("isrc") == with_card
+    assert stage.tick("backfill_queue_sensor").run_requests
+
+
+def test_large_requests_and_failed_attempts_are_left_to_a_run(stage: Stage):
+    large = stage.submit_request({"isrcs": isrcs(10_000)})
+    failed = stage.submit_request({"isrcs": isrcs(1, start=20_000)})
+    stage.bench.sql("update measurement_jobs set attempts = 1 where id = %s", failed)
+    small = stage.submit_request({"isrcs": isrcs(1, start=30_000)})
+    assert len(stage.tick("measurement_job_sensor").run_requests or []) == 1
+    assert states(stage) == {large: ("queued", 0), failed: ("queued", 1), small: ("accepted", 0)}
+
+
+def test_an_account_for_which_stripe_gives_no_answer_is_left_to_a_run(stage: Stage):
+    stage.bench.sandbox.faults("/v1/", status=500)
+    job = stage.submit_request({"isrcs": isrcs(1)}, account=uuid4())
+    assert len(stage.tick("measurement_job_sensor").run_requests or []) == 1
+    assert states(stage) == {job: ("queued", 0)}
+    assert stage.bench.sql("select not_before from measurement_jobs") == [{"not_before": None}]
+
+
+def test_a_waiting_tick_notices_a_request_and_wakes_the_planner(stage: Stage):
+    resources = resource_definitions(lambda: stage.services, tick_seconds=60.0)
+    with ThreadPoolExecutor(2) as threads:
+        planner = threads.submit(stage.tick, "backfill_queue_sensor", resources)
+        intake = threads.submit(stage.tick, "measurement_job_sensor", resources)
+        stage.submit_request({"isrcs": isrcs(1)})
+        assert planner.result().run_requests
+        # More than a tick processes, which ends it.
+        submit_requests(stage, MAX_REQUESTS + 1)
+        assert intake.result().run_requests
+
+
+def submit_requests(stage: Stage, count: int) -> None:
+    """Submit requests for one recording each, in one statement."""
+    stage.bench.sql(
+        "insert into measurement_jobs (account, source, scope)"
+        " select %s, 'historical', jsonb_build_object('isrcs', jsonb_build_array(s)) from unnest(%s::text[]) s",
+        stage.bench.account,
+        isrcs(count),
+    )
+
+
+def states(stage: Stage) -> dict[UUID, tuple[str, int]]:
+    """State and attempts of each request."""
+    rows = stage.bench.sql("select id, state, attempts from measurement_jobs")
+    return {row["id"]: (row["state"], row["attempts"]) for row in rows}
+
+
 def test_only_one_intake_run_is_unfinished_at_a_time(stage: Stage):
-    stage.submit_request({"isrcs": isrcs(1)})
+    submit_requests(stage, MAX_REQUESTS + 1)
     assert len(stage.tick("measurement_job_sensor").run_requests or []) == 1
     job = stage.definitions.resolve_job_def("measurement_job_intake")
     run = stage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
@@ -200,8 +253,6 @@ def test_a_free_probe_ends_a_pause_and_the_planner_continues(stage: Stage):
 
 
 def test_an_unpaid_row_is_never_planned_before_a_paid_one(stage: Stage):
-    from uuid import uuid4
-
     unpaid, paid = isrcs(5), isrcs(5, start=100)
     unpaid_account = uuid4()
     stage.bench.submit_request(unpaid, account=unpaid_account, ranks=[10**9] * 5)

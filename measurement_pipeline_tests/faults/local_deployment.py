@@ -175,9 +175,11 @@ class LocalDeployment:
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
 
     def _is_run_process(self, process: psutil.Process) -> bool:
+        # A run is a child of the fork server, which has the same command.
         try:
             return (
-                any("spawn_main" in argument for argument in process.cmdline())
+                _is_forked(process)
+                and _is_forked(process.parent())
                 and process.environ().get("DAGSTER_HOME") == str(self.target.dagster_home)
                 and process.status() != psutil.STATUS_ZOMBIE
             )
@@ -192,6 +194,10 @@ class LocalDeployment:
         except DatabaseUnavailable:
             return None
         return int(row["n"])
+
+
+def _is_forked(process: psutil.Process | None) -> bool:
+    return process is not None and any("multiprocessing.forkserver" in argument for argument in process.cmdline())
 
 
 @contextmanager

@@ -14,9 +14,14 @@ from measurement_pipeline.defs.backfill.jobs import songstats_backfill
 from measurement_pipeline.defs.backfill.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.defs.partitions import isrc_partitions, register
-from measurement_pipeline.defs.unfinished_runs import fail_dead_runs, initialize_pool_limit, new_plan_id
+from measurement_pipeline.defs.tick_wait import TickWait
+from measurement_pipeline.defs.unfinished_runs import UNFINISHED, fail_dead_runs, initialize_pool_limit, new_plan_id
 from measurement_pipeline.domain.blockers import describe, queued_runs
 from measurement_pipeline.services import MeasurementDatabase, Songstats, Stripe, backfill_dependencies
+
+_POLL_SECONDS = 0.1
+# Reads Dagster's database.
+_RUN_POLL_SECONDS = 0.5
 
 
 @dg.sensor(
@@ -33,15 +38,42 @@ def backfill_queue_sensor(
     context: dg.SensorEvaluationContext,
     measurement_database: dg.ResourceParam[MeasurementDatabase],
     backfill_config: dg.ResourceParam[BackfillConfig],
+    tick_wait: dg.ResourceParam[TickWait],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Read the queue, register missing partitions, and report dead runs. The run claims the rows, not the sensor."""
-    runs = fail_dead_runs(
-        context.instance,
-        measurement_database,
-        backfill_config,
-        job_name=songstats_backfill.name,
-        asset=SONGSTATS_HISTORY,
-    )
+    """Plan, and plan again when rows were enqueued or a run ended, until the end of the tick.
+
+    Registers missing partitions and reports dead runs. The run claims the rows, not the sensor.
+    """
+    deadline = tick_wait.deadline()
+    # The address is in `backfill_config` too.
+    measurement_database.require_own()
+    while True:
+        tick_wait.queue_changed.clear()
+        runs = fail_dead_runs(
+            context.instance,
+            measurement_database,
+            backfill_config,
+            job_name=songstats_backfill.name,
+            asset=SONGSTATS_HISTORY,
+        )
+        result = _plan_runs(context, backfill_config, runs)
+        if not isinstance(result, dg.SkipReason):
+            return result
+        is_changed = partial(_is_changed, context.instance, tick_wait, [run.run_id for run in runs])
+        if not tick_wait.wait(deadline, is_changed, poll_seconds=_RUN_POLL_SECONDS if runs else _POLL_SECONDS):
+            return result
+
+
+def _is_changed(instance: dg.DagsterInstance, tick_wait: TickWait, run_ids: Sequence[str]) -> bool:
+    if tick_wait.queue_changed.is_set():
+        return True
+    unfinished = dg.RunsFilter(run_ids=run_ids, statuses=UNFINISHED)
+    return bool(run_ids) and instance.get_runs_count(unfinished) < len(run_ids)
+
+
+def _plan_runs(
+    context: dg.SensorEvaluationContext, backfill_config: BackfillConfig, runs: Sequence[dg.DagsterRun]
+) -> dg.SensorResult | dg.SkipReason:
     queued = sum(run.status is dg.DagsterRunStatus.QUEUED for run in runs)
     if queued > 1:
         # Enough work is queued. The next plan is better made from the state at that time.
