@@ -1,8 +1,7 @@
 """A capture as a plain script would make it, for comparison.
 
-It makes the same calls at the same concurrency and stores the counts in the same table, in one transaction. It writes no row
-before a start and stores no response, songs, identifiers or ranks, and never waits. Without identifiers, the next capture asks
-Spotify for everything again.
+It makes the same calls at the same concurrency and stores the counts in the same table, in one transaction. With `is_new` it also
+stores songs and identifiers, as a capture of new tracks does. It writes no row before a start, keeps no response, never waits.
 """
 
 from collections.abc import Sequence
@@ -23,9 +22,10 @@ _TRACKS_A_REQUEST = 50
 _AT_A_TIME = 8
 
 
-def capture(sandbox: SandboxClient, database_url: str, album_ids: Sequence[str], *, batches: bool) -> int:
+def capture(sandbox: SandboxClient, database_url: str, album_ids: Sequence[str], *, batches: bool, is_new: bool) -> int:
     """Capture the albums; return the number of stored counts."""
     counts: dict[str, int] = {}
+    albums: dict[str, str] = {}
     parts = [album_ids[at : at + _ALBUMS_A_RUN] for at in range(0, len(album_ids), _ALBUMS_A_RUN)]
     with httpx.Client(base_url=sandbox.apify_url, trust_env=False, timeout=60) as client:
         apify = {"authorization": f"Bearer {sandbox.apify_token}"}
@@ -35,15 +35,18 @@ def capture(sandbox: SandboxClient, database_url: str, album_ids: Sequence[str],
             answer = client.get(f"/v2/datasets/{run['defaultDatasetId']}/items", headers=apify).raise_for_status()
             for album in answer.json():
                 counts |= {track["id"]: track["streamCount"] for track in album["tracks"]}
+                albums |= {track["id"]: album["id"] for track in album["tracks"]}
         login = (sandbox.spotify_client_id, sandbox.spotify_client_secret)
         token = client.post("/api/token", data={"grant_type": "client_credentials"}, auth=login).json()["access_token"]
         isrcs = _isrcs(client, {"authorization": f"Bearer {token}"}, list(counts), batches=batches)
-    measured = [(isrcs[track], count) for track, count in counts.items()]
+    songs = [isrcs[track] for track in counts]
     with psycopg.connect(database_url) as connection:
-        connection.execute(
-            _SQL["store"], {"songs": [song for song, _ in measured], "counts": [count for _, count in measured]}
-        )
-    return len(measured)
+        if is_new:
+            connection.execute(_SQL["songs"], {"songs": songs})
+            for kind, values in (("track_id", list(counts)), ("album_id", [albums[track] for track in counts])):
+                connection.execute(_SQL["identifiers"], {"songs": songs, "type": kind, "values": values})
+        connection.execute(_SQL["store"], {"songs": songs, "counts": list(counts.values())})
+    return len(songs)
 
 
 def _urls(album_ids: Sequence[str]) -> dict[str, Any]:

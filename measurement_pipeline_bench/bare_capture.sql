@@ -10,3 +10,17 @@ select
     'apify_spotify_playcount',
     value
 from unnest(%(songs)s::text[], %(counts)s::bigint[]) as counted (song, value);
+
+-- name: songs
+insert into songs (isrc)
+select isrc
+from unnest(%(songs)s::text[]) as counted (isrc);
+
+-- name: identifiers
+insert into song_identifiers (song, platform, identifier_type, value)
+select
+    song,
+    'spotify',
+    %(type)s,
+    value
+from unnest(%(songs)s::text[], %(values)s::text[]) as known (song, value);
