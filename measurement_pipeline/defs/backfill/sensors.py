@@ -67,8 +67,9 @@ def backfill_queue_sensor(
 def _is_changed(instance: dg.DagsterInstance, tick_wait: TickWait, run_ids: Sequence[str]) -> bool:
     if tick_wait.queue_changed.is_set():
         return True
-    unfinished = dg.RunsFilter(run_ids=run_ids, statuses=UNFINISHED)
-    return bool(run_ids) and instance.get_runs_count(unfinished) < len(run_ids)
+    if not run_ids:
+        return False
+    return instance.get_runs_count(dg.RunsFilter(run_ids=run_ids, statuses=UNFINISHED)) < len(run_ids)
 
 
 def _plan_runs(
