@@ -6,7 +6,8 @@ rows as their parents.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Self
 
@@ -27,8 +28,13 @@ from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 # Raised if Dagster's database is unavailable or refuses a write.
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
 
-# URLs whose tables this process has created or seen. Each tick creates its own instance, and looking for the tables takes 5 ms.
-_with_tables = set[str]()
+# A connection that was returned this long ago is tested before it is used: PostgreSQL may have been restarted since. A test
+# before each statement was a quarter of what an idle daemon costs.
+_TRUSTED_SECONDS = 0.2
+
+# What this process has seen: tables and indexes of a database that Dagster looks for before almost every statement. They were
+# another half. They never vanish, and a missing one is looked for again.
+_seen = set[tuple[str, str]]()
 
 # Connections that an idle process keeps. A burst of threads may open more, which are closed when returned.
 _POOL_SIZE = 4
@@ -43,13 +49,15 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
         isolation_level="AUTOCOMMIT",
         pool_size=_POOL_SIZE,
         max_overflow=_MAX_OVERFLOW,
-        pool_pre_ping=True,  # PostgreSQL may have been restarted since
     )
 
     def connect(dialect: Any, _record: object, _args: object, _given: object) -> Any:
         return session.open_pinned(url, lambda parameters: dialect.connect(**parameters))
 
     sqlalchemy.event.listen(engine, "do_connect", connect)
+    sqlalchemy.event.listen(engine, "checkout", partial(_test_if_idle, errors=engine.dialect.loaded_dbapi.Error))
+    for event in ("connect", "checkin"):
+        sqlalchemy.event.listen(engine, event, _note_use)
     if statement_timeout_ms:
 
         def set_timeout(connection: Any, _: object) -> None:  # psycopg2 has no types
@@ -61,11 +69,35 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
     return engine
 
 
+def _note_use(_connection: Any, record: sqlalchemy.pool.ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _test_if_idle(
+    connection: Any, record: sqlalchemy.pool.ConnectionPoolEntry, _: object, *, errors: type[Exception]
+) -> None:
+    """Test an idle connection. If it is lost, the pool replaces it and all older ones."""
+    if time.monotonic() - record.info["used_at"] < _TRUSTED_SECONDS:
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+    except errors as error:
+        raise sqlalchemy.exc.InvalidatePoolError from error
+
+
 class _Pooled:
     """The shared part of the three storages: the process's engine replaces one without a pool."""
 
     postgres_url: str
     _statement_timeout_ms = 0
+
+    def _has(self, name: str, look: Callable[[], bool]) -> bool:
+        """Whether the database has `name`, which `look` finds out."""
+        key = (self.postgres_url, name)
+        if key not in _seen and look():
+            _seen.add(key)
+        return key in _seen
 
     @property
     def _engine(self) -> sqlalchemy.Engine:
@@ -92,9 +124,24 @@ class PooledRunStorage(_Pooled, PostgresRunStorage):
 class PooledScheduleStorage(_Pooled, PostgresScheduleStorage):
     """Schedules, sensors and their ticks, through the pool."""
 
+    def has_instigators_table(self) -> bool:
+        """Whether Dagster's migrations have created the table."""
+        return self._has("instigators", super().has_instigators_table)
+
+    def _has_instigators_table(self, conn: Any) -> bool:
+        return self._has("instigators", lambda: super(PooledScheduleStorage, self)._has_instigators_table(conn))
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """Whether one of Dagster's migrations of data has ended."""
+        return self._has(migration_name, lambda: super(PooledScheduleStorage, self).has_built_index(migration_name))
+
 
 class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
     """The event log, through the pool. The planned events of one run are written together."""
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether Dagster's migrations have created a table."""
+        return self._has(table_name, lambda: super(PooledEventLogStorage, self).has_table(table_name))
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Write planned events with one statement, as the parent does for materializations only.
@@ -131,12 +178,13 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        options = (self.postgres_url, should_autocreate_tables and self.postgres_url not in _with_tables)
+        # Each tick creates its own instance, and looking for the tables takes 5 ms.
+        options = (self.postgres_url, should_autocreate_tables and (self.postgres_url, "") not in _seen)
         self._run_storage = PooledRunStorage(*options)
         self._event_log_storage = PooledEventLogStorage(*options)
         self._schedule_storage = PooledScheduleStorage(*options)
         if should_autocreate_tables:
-            _with_tables.add(self.postgres_url)
+            _seen.add((self.postgres_url, ""))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
