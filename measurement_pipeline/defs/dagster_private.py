@@ -25,8 +25,8 @@ Used elsewhere, because no public name exists:
 - `context.get_step_execution_context()` (materializations, partition_status.py): a batch of events needs the running step.
 - `DagsterApiServer._mp_ctx` (forked_runs.py): how the code server starts a run's process. There is no setting, and a new process
   takes 2.5 s of CPU to import what a run needs. If the name vanishes, runs start as Dagster starts them.
-- `_connect`, `_event_to_row`, `_engine`, `_has_instigators_table` and the constructor of the storages (storage.py): a shared pool,
-  one statement for all planned events of a run, and one look for each table. Dagster has no setting for any of them.
+- `_connect`, `_event_to_row`, `_engine`, `_has_instigators_table` and the constructor of the storages (storage.py): a shared
+  pool, one statement for all planned events of a run, and one look for each table. Dagster has no setting for any of them.
 """
 
 from multiprocessing.context import BaseContext

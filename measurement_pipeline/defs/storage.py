@@ -6,7 +6,6 @@ rows as their parents.
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Self
@@ -28,12 +27,8 @@ from measurement_pipeline.postgres.conninfo import sqlalchemy_url
 # Raised if Dagster's database is unavailable or refuses a write.
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, DagsterPostgresException)
 
-# A connection that was returned this long ago is tested before it is used: PostgreSQL may have been restarted since. A test
-# before each statement was a quarter of what an idle daemon costs.
-_TRUSTED_SECONDS = 0.2
-
-# What this process has seen: tables and indexes of a database that Dagster looks for before almost every statement. They were
-# another half. They never vanish, and a missing one is looked for again.
+# What this process has seen: tables and indexes of a database that Dagster looks for before almost every statement: half of
+# what an idle daemon costs. They never vanish, and a missing one is looked for again.
 _seen = set[tuple[str, str]]()
 
 # Connections that an idle process keeps. A burst of threads may open more, which are closed when returned.
@@ -49,15 +44,13 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
         isolation_level="AUTOCOMMIT",
         pool_size=_POOL_SIZE,
         max_overflow=_MAX_OVERFLOW,
+        pool_pre_ping=True,  # PostgreSQL may have been restarted since
     )
 
     def connect(dialect: Any, _record: object, _args: object, _given: object) -> Any:
         return session.open_pinned(url, lambda parameters: dialect.connect(**parameters))
 
     sqlalchemy.event.listen(engine, "do_connect", connect)
-    sqlalchemy.event.listen(engine, "checkout", partial(_test_if_idle, errors=engine.dialect.loaded_dbapi.Error))
-    for event in ("connect", "checkin"):
-        sqlalchemy.event.listen(engine, event, _note_use)
     if statement_timeout_ms:
 
         def set_timeout(connection: Any, _: object) -> None:  # psycopg2 has no types
@@ -67,23 +60,6 @@ def _engine(url: str, statement_timeout_ms: int) -> sqlalchemy.Engine:
     # A forked child must neither use nor close its parent's connections, so it starts with an empty pool.
     os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
     return engine
-
-
-def _note_use(_connection: Any, record: sqlalchemy.pool.ConnectionPoolEntry) -> None:
-    record.info["used_at"] = time.monotonic()
-
-
-def _test_if_idle(
-    connection: Any, record: sqlalchemy.pool.ConnectionPoolEntry, _: object, *, errors: type[Exception]
-) -> None:
-    """Test an idle connection. If it is lost, the pool replaces it and all older ones."""
-    if time.monotonic() - record.info["used_at"] < _TRUSTED_SECONDS:
-        return
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("select 1")
-    except errors as error:
-        raise sqlalchemy.exc.InvalidatePoolError from error
 
 
 class _Pooled:
