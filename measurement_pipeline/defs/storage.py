@@ -96,6 +96,10 @@ class _Pooled:
 class PooledRunStorage(_Pooled, PostgresRunStorage):
     """Runs, through the pool."""
 
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether Dagster's migrations have added the columns of start and end."""
+        return self._has("columns of run times", super().has_run_stats_index_cols)
+
 
 class PooledScheduleStorage(_Pooled, PostgresScheduleStorage):
     """Schedules, sensors and their ticks, through the pool."""
