@@ -61,7 +61,9 @@ class Timeline:
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[supervisor.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code` replaces the project's definitions."""
-    processes = DagsterProcesses(deployment.processes, deployment.environment, **({"code_arguments": code} if code else {}))
+    processes = DagsterProcesses(
+        deployment.processes, deployment.environment, **({"code_arguments": code} if code else {})
+    )
     daemon = replace(processes.daemon(), ready=supervisor.log_contains(f"Checking for new runs for sensor: {sensor}"))
     with supervisor.supervised([processes.code_server(), daemon]) as started:
         # A request arrives half way between two ticks of the sensors on average, so this one does exactly that.
