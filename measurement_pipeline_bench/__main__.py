@@ -46,7 +46,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Findings]] = {
 def main(only: tuple[str, ...], *, quick: bool) -> None:
     """Measure the pipeline's speed, each figure beside a comparison.
 
-    Takes about fourteen minutes on two cores. Writes the figures as JSON to the file that BENCH_JSON names.
+    Takes about twenty minutes on two cores. Writes the figures as JSON to the file that BENCH_JSON names.
     """
     console = Console(stderr=False, width=None if os.isatty(1) else 180)
     since = time.monotonic()
