@@ -25,7 +25,7 @@ class TickWait:
         return time.monotonic() + self.seconds
 
     def wait(self, deadline: float, is_changed: Callable[[], bool], *, poll_seconds: float) -> bool:
-        """Wait until `is_changed`, asked every `poll_seconds`. False: the tick's time is over."""
+        """Wait until `is_changed`, asked every `poll_seconds`. False: the tick's time has ended."""
         while (left := deadline - time.monotonic()) > 0:
             time.sleep(min(poll_seconds, left))
             if is_changed():
