@@ -227,14 +227,25 @@ class JobCapture(BaseModel):
     error: str | None
 
 
+class JobPause(BaseModel):
+    """The operator's pause that holds an open job. `until` null: until the operator resumes."""
+
+    reason: str = Field(examples=["invoice unpaid"])
+    until: datetime | None
+
+
 class JobDetails(Job):
-    """A job with its progress, outcomes and cost; with source current also its capture."""
+    """A job with its progress, outcomes and cost; with source current also its capture.
+
+    `paused`: an operator has paused its purchases; null if not.
+    """
 
     status: Literal["success"] = "success"
     progress: JobProgress
     outcomes: JobOutcomes
     receipt: JobCost
     capture: JobCapture | None
+    paused: JobPause | None
 
 
 class JobPage(BaseModel):

@@ -26,6 +26,7 @@ from measurement_pipeline.api.job_models import (
     JobDetails,
     JobOutcomes,
     JobPage,
+    JobPause,
     JobProgress,
     Links,
     MeasurementJobRequest,
@@ -37,7 +38,7 @@ from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import Source, State
 from measurement_pipeline.intake import capture_estimate, estimate
-from measurement_pipeline.postgres import captures, measurement_jobs
+from measurement_pipeline.postgres import captures, measurement_jobs, purchase_pauses
 from measurement_pipeline.postgres.database import StatementTimeout
 
 BASE = "/api/research/measurement-jobs"
@@ -166,6 +167,7 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
     """With progress, outcomes and cost."""
     with caller.state.connection() as connection:
         row = measurement_jobs.show(connection, _parse_job_id(job_id), account=caller.account)
+        pause = None if row is None else purchase_pauses.of_job(connection, row)
     if row is None:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
     eur = spend.cost_eur(row["hits"], caller.state.config.eur_per_hit)
@@ -176,6 +178,7 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
         outcomes=JobOutcomes(**{name: row[name] for name in JobOutcomes.model_fields}),
         receipt=JobCost(hits=row["hits"], eur=float(eur)),
         capture=_capture_of_row(row),
+        paused=None if pause is None else JobPause(reason=pause.reason, until=pause.paused_until),
     )
 
 

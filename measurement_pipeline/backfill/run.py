@@ -26,11 +26,19 @@ from measurement_pipeline.domain.blockers import (
     call_blockers,
     describe,
     describe_all,
+    operator_pause_blocker,
 )
 from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.domain.text import counted
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs, run_heartbeats, songs, songstats_ledger
+from measurement_pipeline.postgres import (
+    backfill_queue,
+    measurement_jobs,
+    purchase_pauses,
+    run_heartbeats,
+    songs,
+    songstats_ledger,
+)
 from measurement_pipeline.postgres.database import Connection, execute_with_retry
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
@@ -252,10 +260,15 @@ class BackfillRun:
         vendor = songstats_ledger.vendor_state(connection)
         budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
         blocker = describe_all(call_blockers(vendor, budget)[:1]) or None
+        paused = purchase_pauses.of_songs(
+            connection, self._isrcs, operators_account=self._config.rules.operators_account
+        )
         for song in self._isrcs:
             row = rows.get(song)
             if row is None or row.status in {Status.PENDING, Status.IN_PROGRESS}:
-                self.summary.unfinished[song] = self._explain_recording(song, row, blocker)
+                pause = paused.get(song)
+                reason = blocker if pause is None else blocker or describe(operator_pause_blocker(pause))
+                self.summary.unfinished[song] = self._explain_recording(song, row, reason)
 
     def _explain_recording(self, song: str, row: QueueRow | None, blocker: str | None) -> str:
         if normalise_isrc(song) != song:

@@ -24,7 +24,13 @@ from measurement_pipeline.domain.backfill_queue import (
     Status,
     settle,
 )
-from measurement_pipeline.domain.blockers import CAP_USED, CLOSED_BY_ANOTHER_RUN, NO_PAYER, QUOTA_USED
+from measurement_pipeline.domain.blockers import (
+    ACCOUNT_PAUSED,
+    CAP_USED,
+    CLOSED_BY_ANOTHER_RUN,
+    NO_PAYER,
+    QUOTA_USED,
+)
 from measurement_pipeline.domain.outcome import Judgement, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.postgres import backfill_queue, run_heartbeats, songstats_ledger
@@ -326,6 +332,8 @@ class BackfillWorker:
                     self.stop(CLOSED_BY_ANOTHER_RUN)
                 case ReservationVerdict.BUDGET:
                     self.stop(QUOTA_USED)
+                case ReservationVerdict.ACCOUNT_PAUSED:
+                    await self._defer(claim, ACCOUNT_PAUSED, wait=None)
                 case ReservationVerdict.UNPAID:
                     await self._defer(claim, NO_PAYER, wait=None)
                 case ReservationVerdict.CAPPED:

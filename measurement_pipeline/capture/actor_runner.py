@@ -11,7 +11,7 @@ from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.capture.mapping import SpotifyLookup, map_result
 from measurement_pipeline.capture.steps import Step, next_step, rows_to_restart
 from measurement_pipeline.postgres import apify_runs, captures
-from measurement_pipeline.postgres.apify_runs import ActorRunRow
+from measurement_pipeline.postgres.apify_runs import ActorRunRow, PurchasesPausedError
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
 from measurement_pipeline.vendors.apify.items import read_items
@@ -27,9 +27,15 @@ _LISTING_DELAY_SECONDS = 60.0
 # A run that Apify has not shown for so long does not exist any more.
 _GONE_SECONDS = 3600.0
 
+# No run is launched while the pause holds, so this is only the shortest time between two attempts.
+_PAUSE_SECONDS = 1.0
+
 
 class NotReadyError(Exception):
-    """The actor takes longer than one run waits. `retry_in_seconds`: when it is worth another look."""
+    """The actor takes longer than one run waits, or an operator has paused its starts.
+
+    `retry_in_seconds`: when it is worth another look.
+    """
 
     def __init__(self, message: str, *, retry_in_seconds: float) -> None:
         super().__init__(message)
@@ -60,6 +66,7 @@ class ActorRunner:
         self._run_id = run_id
         self._deadline = deadline
         self._incomplete_since: dict[int, float] = {}
+        self._pause: PurchasesPausedError | None = None
         restartable = rows_to_restart(apify_runs.list_latest_runs(connection, snapshot).values(), is_retry=is_retry)
         # A failed run has been paid for, and so will be its restart. If that exceeds the monthly cap, the captured part stays.
         is_within_cap = not restartable or captures.spent_this_month(connection, account) <= config.cap_usd
@@ -72,9 +79,12 @@ class ActorRunner:
             steps = [next_step(runs.get(chunk), restartable=self._restartable) for chunk in range(len(chunks))]
             if all(step is Step.FINISHED for step in steps):
                 return
+            if self._pause is not None and all(step in {Step.FINISHED, Step.START} for step in steps):
+                # What was started is stored. The capture is due again when the pause has ended.
+                raise NotReadyError(str(self._pause), retry_in_seconds=_PAUSE_SECONDS)
             running = 0
             for chunk, step in enumerate(steps):
-                if step is Step.START and running >= self._config.max_concurrent_chunks:
+                if step is Step.START and (self._pause or running >= self._config.max_concurrent_chunks):
                     continue
                 # Wait for the first running chunk only; the others are read without waiting.
                 wait_seconds = 0.0 if running else self._config.poll_seconds
@@ -101,7 +111,11 @@ class ActorRunner:
         return False
 
     def _start(self, chunk: int, album_ids: Sequence[str]) -> bool:
-        row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run_id)
+        try:
+            row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run_id)
+        except PurchasesPausedError as error:
+            self._pause = error
+            return False
         try:
             started = self._actor.start_run(album_ids)
         except VendorError as error:

@@ -32,6 +32,8 @@ _COMMANDS = (
     "export",
     "reclaim",
     "requeue",
+    "pause",
+    "resume",
     "breaker",
     "api",
     "keys",

@@ -1,13 +1,21 @@
 """The checks of the measurement database for `doctor`: reachable, of this deployment, and making progress."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from measurement_pipeline.cli import doctor_server, output
 from measurement_pipeline.cli.checks import CheckResult, CheckStatus, fail, ok, warn
 from measurement_pipeline.cli.dagster_instance import open_dagster_instance
 from measurement_pipeline.cli.environment import CliEnvironment
-from measurement_pipeline.domain.blockers import BlockerKind, budget_blocker, describe, describe_all, vendor_blockers
+from measurement_pipeline.domain.blockers import (
+    BlockerKind,
+    budget_blocker,
+    describe,
+    describe_all,
+    operator_pause_blocker,
+    vendor_blockers,
+)
+from measurement_pipeline.domain.purchase_pause import PurchasePause
 from measurement_pipeline.domain.text import counted, utc_minute
 from measurement_pipeline.domain.vendor_state import VendorState
 from measurement_pipeline.health import stall_checks
@@ -15,7 +23,15 @@ from measurement_pipeline.health.incidents import blocking_reason, is_transient
 from measurement_pipeline.health.result import HealthResult
 from measurement_pipeline.health.stall_checks import InstanceState
 from measurement_pipeline.local.errors import CommandError
-from measurement_pipeline.postgres import clock, health, incidents, migrate, songstats_ledger, vendor_state
+from measurement_pipeline.postgres import (
+    clock,
+    health,
+    incidents,
+    migrate,
+    purchase_pauses,
+    songstats_ledger,
+    vendor_state,
+)
 from measurement_pipeline.postgres.database import Connection, StatementTimeout, transaction_with_timeout
 
 _BACKFILL_SENSOR, _INTAKE_SENSOR, _CAPTURE_SENSOR = (
@@ -36,6 +52,7 @@ _CAUSE_LINES = {
     BlockerKind.SENSOR_OFF: "sensors",
     BlockerKind.SENSOR_FAILS: "sensors",
     BlockerKind.BREAKER: "breaker",
+    BlockerKind.OPERATOR_PAUSE: "pause",
     BlockerKind.PAUSE: "pause",
     BlockerKind.VENDOR: "pause",
     BlockerKind.BUDGET: "budget",
@@ -75,7 +92,9 @@ def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SEC
         yield check("incidents", lambda: _incidents(connection))
         vendor = songstats_ledger.vendor_state(connection)
         yield _breaker(vendor)
-        yield _pause(vendor, alarm_hours=environment.settings.silence_alarm_hours)
+        yield _pause(
+            vendor, purchase_pauses.list_active(connection), alarm_hours=environment.settings.silence_alarm_hours
+        )
         yield check("clock", lambda: _clock(connection, environment))
         yield check("budget", lambda: _budget(connection, environment))
         backfill, intake, captures = _read_instance_states(environment)
@@ -84,10 +103,11 @@ def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SEC
         yield check("captures", lambda: _captures(connection, environment, captures))
 
 
-def _pause(vendor: VendorState, *, alarm_hours: float) -> CheckResult:
+def _pause(vendor: VendorState, operators: Sequence[PurchasePause], *, alarm_hours: float) -> CheckResult:
     pauses = [blocker for blocker in vendor_blockers(vendor) if blocker.kind is not BlockerKind.BREAKER]
-    if not pauses or vendor.paused_until is None:
-        return ok("pause", "none")
+    pauses += [operator_pause_blocker(pause) for pause in operators if pause != vendor.operator_pause]
+    if vendor.paused_until is None:
+        return warn("pause", describe_all(pauses)) if operators else ok("pause", "none")
     if vendor.paused_until - vendor.now > timedelta(hours=alarm_hours):
         return fail("pause", f"longer than SILENCE_ALARM_HOURS. {describe_all(pauses)}")
     return warn("pause", f"{describe_all(pauses)} It ends without a person.")

@@ -6,7 +6,7 @@ from typing import Any
 from measurement_pipeline.cli import output, spend_tables
 from measurement_pipeline.domain.measurement_job import Source
 from measurement_pipeline.domain.spend import cost_eur, hits_per_recording, sum_by_cause, sum_calls
-from measurement_pipeline.postgres import spend
+from measurement_pipeline.postgres import purchase_pauses, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import Origin
 
@@ -15,6 +15,8 @@ _VALUES_SHOWN = 5
 
 def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
     """Print the receipt of the request that `progress.load_request` returned."""
+    pause = purchase_pauses.of_job(connection, job)
+    job = {**job, "paused": None if pause is None else f"{pause.cause} {pause.next_step}"}
     if job["source"] == Source.CURRENT:
         _print_capture_receipt(job, as_json=as_json)
         return
@@ -47,6 +49,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "scope": _scope(job["scope"]),
                 "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
                 "reason": job["error"],
+                "paused": job["paused"],
                 "checkout": job["checkout_url"],
                 "asked": job["asked"],
                 "enqueued": job["enqueued"],
@@ -89,6 +92,7 @@ def _print_capture_receipt(job: dict[str, Any], *, as_json: bool) -> None:
                 "scope": _scope(job["scope"]),
                 "state": f"{job['state']}{f' ({code})' if (code := job['status_code']) else ''}",
                 "reason": _reason(job),
+                "paused": job["paused"],
                 "capture": job["snapshot"] and f"{job['snapshot']} ({job['snapshot_state']})",
                 "without an album": job["skipped"] or None,
                 "albums": job["album_count"],

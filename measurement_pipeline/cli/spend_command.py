@@ -65,7 +65,9 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
             connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
         )
         held = songstats_ledger.vendor_state(connection)
-        if held.breaker == "open":
+        if held.operator_pause is not None:
+            ahead = replace(ahead, empty_at=None, held_by="pause")
+        elif held.breaker == "open":
             ahead = replace(ahead, empty_at=None, held_by="breaker")
     eur_per_hit = environment.settings.songstats_eur_per_hit
     if as_json:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from measurement_pipeline.domain.purchase_pause import PurchasePause
 from measurement_pipeline.domain.text import counted, utc, utc_minute
 from measurement_pipeline.domain.vendor_state import Budget, VendorState
 
 QUOTA_USED = "Songstats quota used"
 NO_PAYER = "no payment method: no account that requested it has a valid card"
 CAP_USED = "the account's own hit limit (accounts.monthly_hit_cap) is used"
+ACCOUNT_PAUSED = "an operator paused the accounts that requested it"
 CLOSED_BY_ANOTHER_RUN = "the circuit breaker opened, or a pause began, in another run"
 
 # What closes a breaker, by its kind.
@@ -39,6 +41,7 @@ class BlockerKind(StrEnum):
     DAEMON = "daemon without heartbeat"
     SENSOR_OFF = "sensor stopped"
     SENSOR_FAILS = "sensor failing"
+    OPERATOR_PAUSE = "paused by an operator"
     BREAKER = "breaker open"
     PAYMENT = "payment"
     SLOT = "pool slot held"
@@ -83,7 +86,8 @@ class Backlog:
     """The open recordings (pending or in progress) that an accepted request or an operator wants.
 
     `payable`: an account with a saved card pays. `ready`: payable, and not waiting for a retry. `in_progress`: claimed by a run.
-    `unpaid_accounts`: the first few accounts without a card, if nothing is payable.
+    `unpaid_accounts`: the first few accounts without a card, if nothing is payable. `paused`: not payable, because an operator
+    paused the accounts of `account_pauses`.
     """
 
     waiting: int
@@ -96,6 +100,8 @@ class Backlog:
     last_settled: datetime | None
     now: datetime
     unpaid_accounts: tuple[str, ...] = ()
+    paused: int = 0
+    account_pauses: tuple[PurchasePause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +126,8 @@ def call_blockers(vendor: VendorState, budget: Budget) -> list[Blocker]:
 
 
 def vendor_blockers(vendor: VendorState) -> list[Blocker]:
-    """The blockers that the breaker and the pause are."""
-    found = []
+    """The blockers that the breaker and the pauses are."""
+    found = [] if vendor.operator_pause is None else [operator_pause_blocker(vendor.operator_pause)]
     if vendor.breaker == "open":
         opened = "" if vendor.opened_at is None else f" since {utc_minute(vendor.opened_at)}"
         next_step = BREAKER_NEXT_STEP[vendor.breaker_kind or "streak"]
@@ -133,6 +139,11 @@ def vendor_blockers(vendor: VendorState) -> list[Blocker]:
         next_step = "Wait, or end the pause with `measurement-pipeline breaker close`."
         found.append(Blocker(BlockerKind.PAUSE, _describe_pause(vendor), next_step, ends_at=vendor.paused_until))
     return found
+
+
+def operator_pause_blocker(pause: PurchasePause, *, detail: str = "") -> Blocker:
+    """The blocker for a pause that an operator began."""
+    return Blocker(BlockerKind.OPERATOR_PAUSE, f"{pause.cause}{detail}", pause.next_step, ends_at=pause.paused_until)
 
 
 def budget_blocker(budget: Budget) -> Blocker | None:
@@ -195,6 +206,9 @@ def describe_all(blockers: Sequence[Blocker]) -> str:
 def _backlog_blockers(backlog: Backlog) -> list[Blocker]:
     if not backlog.waiting:
         return [Blocker(BlockerKind.NOTHING_DUE, "No recording waits to be bought.")]
+    paused = _account_pauses(backlog)
+    if not backlog.payable and backlog.paused == backlog.waiting:
+        return paused
     if not backlog.payable:
         waiting = counted(backlog.waiting, "waiting recording")
         cause = f"No payment method: no account with a saved card requests any of {waiting}."
@@ -204,10 +218,10 @@ def _backlog_blockers(backlog: Backlog) -> list[Blocker]:
             if who
             else "Save a card for the operators' account (BACKFILL_ACCOUNT_ID)."
         )
-        return [Blocker(BlockerKind.PAYMENT, cause, next_step)]
+        return [*paused, Blocker(BlockerKind.PAYMENT, cause, next_step)]
     if backlog.ready > backlog.in_progress:
         return []
-    found = []
+    found = paused
     retries = _describe_retries(backlog)
     if backlog.ready:
         cause = (
@@ -216,11 +230,22 @@ def _backlog_blockers(backlog: Backlog) -> list[Blocker]:
         found.append(Blocker(BlockerKind.IN_PROGRESS, cause))
     elif retries:
         found.append(Blocker(BlockerKind.RETRIES, retries))
-    if backlog.waiting > backlog.payable:
-        unpaid = f"{backlog.waiting - backlog.payable:,} of {counted(backlog.waiting, 'waiting recording')}"
+    if backlog.waiting > backlog.payable + backlog.paused:
+        unpaid = (
+            f"{backlog.waiting - backlog.payable - backlog.paused:,} of {counted(backlog.waiting, 'waiting recording')}"
+        )
         cause = f"No payment method for {unpaid}."
         found.append(Blocker(BlockerKind.PARTLY_UNPAID, cause, "Ask the accounts that requested them for a card."))
     return found
+
+
+def _account_pauses(backlog: Backlog) -> list[Blocker]:
+    held = f" It holds {backlog.paused:,} of {counted(backlog.waiting, 'waiting recording')}."
+    return [
+        operator_pause_blocker(pause, detail=held if len(backlog.account_pauses) == 1 else "")
+        for pause in backlog.account_pauses
+        if backlog.paused
+    ]
 
 
 def _describe_retries(backlog: Backlog) -> str:

@@ -1,6 +1,6 @@
 """Calendar dates as other systems write them."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 _LENGTH = len("YYYY-MM-DD")
 
@@ -16,3 +16,12 @@ def parse_date(value: object) -> date | None:
         return date.fromisoformat(value)
     except ValueError:
         return None
+
+
+def parse_moment(text: str) -> datetime | None:
+    """The moment of `2026-12-24`, `2026-12-24T03:19` or `2026-12-24T04:19+01:00`; UTC without a zone. None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

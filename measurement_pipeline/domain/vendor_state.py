@@ -1,7 +1,9 @@
-"""What the deployment knows of Songstats before a call: breaker, pause and hit budget. Pure."""
+"""What the deployment knows of Songstats before a call: breaker, pauses and hit budget. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
+
+from measurement_pipeline.domain.purchase_pause import PurchasePause
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,7 +11,7 @@ class VendorState:
     """Breaker and pause of the deployment. `pause_seconds_left` is 0 without a pause.
 
     `pauses_in_a_row`: pauses without a response between them. `is_probe_allowed`: the rest of the pause is our own guess, so
-    `GET /status` may end it.
+    `GET /status` may end it. `operator_pause`: the pause that an operator began, which stops every call.
     """
 
     breaker: str
@@ -22,6 +24,7 @@ class VendorState:
     pause_seconds_left: float
     pauses_in_a_row: int
     now: datetime
+    operator_pause: PurchasePause | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,12 @@ def backfill_is_progressing(state: BackfillState, instance: InstanceState, *, al
     metadata["hours without progress"] = round(hours, 1)
     waiting = counted(buying.waiting, "recording waits", "recordings wait")
     found = _backfill_causes(state, instance, since)
-    lasting = [cause for cause in found if _outlasts(cause, alarm_hours, now=buying.now)]
+    # A pause that an operator gave an end is deliberate: no alert for it.
+    lasting = [
+        cause
+        for cause in found
+        if _outlasts(cause, alarm_hours, now=buying.now) and cause.kind is not BlockerKind.OPERATOR_PAUSE
+    ]
     if hours > alarm_hours:
         return _fail_after_alarm(
             f"{waiting}, and none was settled since {utc_minute(since)}", found, metadata, alarm_hours, buying.now
@@ -157,7 +162,9 @@ def _fail_after_alarm(
 ) -> HealthResult:
     first, *others = found
     # A blocker that ends within the alarm time needs no person.
-    should_alert = first.ends_at is None or _outlasts(first, alarm_hours, now=now)
+    should_alert = first.ends_at is None or (
+        _outlasts(first, alarm_hours, now=now) and first.kind is not BlockerKind.OPERATOR_PAUSE
+    )
     # "Unknown" is only useful as the only cause.
     also = [describe(other) for other in others if other.kind is not BlockerKind.UNKNOWN]
     return HealthResult(

@@ -11,7 +11,8 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.capture import CaptureCounts, SpotifyTrack, cost_usd
-from measurement_pipeline.postgres import songs
+from measurement_pipeline.domain.purchase_pause import PurchasePause
+from measurement_pipeline.postgres import purchase_pauses, songs
 from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
 
@@ -53,6 +54,13 @@ class CaptureLostError(Exception):
     """Another Dagster run owns the capture; nothing was written."""
 
 
+class PurchasesPausedError(Exception):
+    """An operator has paused purchases; nothing was written."""
+
+    def __init__(self, pause: PurchasePause) -> None:
+        super().__init__(f"{pause.cause} {pause.next_step}")
+
+
 def list_latest_runs(connection: Connection, snapshot: UUID) -> dict[int, ActorRunRow]:
     """The latest actor run of each chunk that has one."""
     rows = connection.execute(_SQL["of_snapshot"], {"snapshot": snapshot})
@@ -60,7 +68,10 @@ def list_latest_runs(connection: Connection, snapshot: UUID) -> dict[int, ActorR
 
 
 def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
-    """Insert the row of an actor run before it is started; return its id. Raises `CaptureLostError`."""
+    """Insert the row of an actor run before it is started; return its id.
+
+    Raises `CaptureLostError`, and `PurchasesPausedError` while an operator's pause stops starts for the account.
+    """
     parameters = {
         "snapshot": snapshot,
         "chunk": chunk,
@@ -69,7 +80,12 @@ def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids:
         "run": run,
     }
     try:
-        row = connection.execute(_SQL["intend"], parameters).fetchone()
+        with connection.transaction():
+            connection.execute(_SQL["lock_starts"])
+            pause = purchase_pauses.of_capture(connection, snapshot)
+            if pause is not None:
+                raise PurchasesPausedError(pause)
+            row = connection.execute(_SQL["intend"], parameters).fetchone()
     except UniqueViolation as error:
         raise CaptureLostError(f"chunk {chunk} of capture {snapshot} already has an actor run") from error
     if row is None:

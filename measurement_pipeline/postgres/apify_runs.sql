@@ -24,6 +24,10 @@ from apify_runs
 where snapshot = %(snapshot)s and status is distinct from 'SURPLUS'
 order by chunk asc, id desc;
 
+-- name: lock_starts
+-- Shared by all starts; an operator's pause takes it exclusively. A separate statement, so that the next one sees the pause.
+select pg_advisory_xact_lock_shared(hashtextextended('apify_starts', 0));
+
 -- name: intend
 -- Inserted before the start, so that a start whose response is lost is searched for and not paid again. Only the owner of the capture
 -- may insert; the index apify_runs_one_a_chunk rejects a second run beside one that may have a result.

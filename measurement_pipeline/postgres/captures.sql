@@ -131,6 +131,21 @@ where
         snapshot.claimed_by is null
         or coalesce(owner.beat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s), true)
     )
+    -- A pause stops new actor runs. One that was started has been paid for, and its result is fetched.
+    and (
+        not exists (
+            select from active_purchase_pauses as pause
+            where pause.stops_apify or pause.account = snapshot.account
+        )
+        or exists (
+            select from apify_runs as bought
+            where
+                bought.snapshot = snapshot.id
+                and bought.mapped_at is null
+                and bought.superseded_at is null
+                and coalesce(bought.status not in ('NOT-STARTED', 'SURPLUS', 'FAILED', 'TIMED-OUT', 'ABORTED', 'GONE', 'MALFORMED'), true)
+        )
+    )
 order by snapshot.created_at, snapshot.id
 limit %(limit)s;
 

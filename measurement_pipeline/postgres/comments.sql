@@ -12,6 +12,8 @@ comment on column accounts.created_at is 'When the account was first seen.';
 comment on column accounts.share_weight is 'Share of the hits while several accounts wait: an account of weight 2 gets twice as many as one of weight 1.';
 comment on column accounts.monthly_hit_cap is 'Hits that may be spent for the account in any 30 days. Null: no limit of its own.';
 
+comment on view active_purchase_pauses is 'Pauses that hold now: not resumed, and not past their end.';
+
 comment on table alembic_version is 'Schema version of this database. Written by `db upgrade` only.';
 comment on column alembic_version.version_num is 'The last migration that ran.';
 
@@ -176,6 +178,17 @@ comment on column playcount_snapshots.partition_key is 'Partition key of asset c
 comment on view playcount_spent_this_month is 'Cost of each account''s captures in this calendar month (UTC), including the reserved cost of open ones. In US dollars.';
 comment on column playcount_spent_this_month.account is 'The account.';
 comment on column playcount_spent_this_month.usd is 'US dollars; limited by SNAPSHOT_MONTHLY_CAP_USD.';
+
+comment on table purchase_pauses is 'Pauses of purchases that an operator began. While one holds, no hit is reserved and no actor run is started for what it covers.';
+comment on column purchase_pauses.id is 'Row id.';
+comment on column purchase_pauses.account is 'The account whose purchases are paused. Null: every account''s.';
+comment on column purchase_pauses.vendor is 'songstats or apify: only purchases from this vendor are paused. Null: from every vendor.';
+comment on column purchase_pauses.reason is 'Why, as given by the operator. Shown wherever the pause is.';
+comment on column purchase_pauses.paused_by is 'User name, or the Dagster run, that began it.';
+comment on column purchase_pauses.paused_at is 'When it began.';
+comment on column purchase_pauses.paused_until is 'When it ends by itself, by the database''s clock. Null: it lasts until it is resumed.';
+comment on column purchase_pauses.resumed_at is 'When it was ended early, or replaced by another pause of the same scope. Null: not ended by a person.';
+comment on column purchase_pauses.resumed_by is 'User name, or the Dagster run, that ended it.';
 
 comment on table run_heartbeats is 'Last heartbeat of each Dagster run of intake, backfill and captures. Dagster''s run status does not show whether the process is alive.';
 comment on column run_heartbeats.run_id is 'The Dagster run.';

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from measurement_pipeline.domain.blockers import BackfillState, Backlog
-from measurement_pipeline.postgres import songstats_ledger
+from measurement_pipeline.postgres import purchase_pauses, songstats_ledger
 from measurement_pipeline.postgres.backfill_queue import PLAY_COUNT
 from measurement_pipeline.postgres.database import Connection, fetch_row
 from measurement_pipeline.postgres.sql import statements
@@ -60,8 +60,13 @@ class CaptureSeriesStatus:
 def read_backlog(connection: Connection, *, operators_account: UUID | None) -> Backlog:
     """The open recordings that an accepted request or an operator wants."""
     row = fetch_row(connection, _SQL["backlog"], operators_account=operators_account)
+    pauses = purchase_pauses.list_active(connection) if row["paused"] else []
     unpaid = connection.execute(_SQL["unpaid_accounts"]).fetchall() if row["waiting"] and not row["payable"] else []
-    return Backlog(**row, unpaid_accounts=tuple(str(one["account"]) for one in unpaid))
+    return Backlog(
+        **row,
+        unpaid_accounts=tuple(str(one["account"]) for one in unpaid),
+        account_pauses=tuple(pause for pause in pauses if pause.scope.account is not None),
+    )
 
 
 def read_backfill_state(connection: Connection, *, hits_allowed: int, operators_account: UUID | None) -> BackfillState:

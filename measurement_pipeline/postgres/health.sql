@@ -9,7 +9,13 @@ with waiting as (
         queue.not_before,
         queue.last_error,
         queue.status = 'in_progress' as is_in_progress,
-        exists(select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song) as is_payable
+        exists(select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song) as is_payable,
+        exists(
+            select from active_purchase_pauses as pause
+            where
+                (queue.operator_launched and pause.account = %(operators_account)s)
+                or pause.account in (select wanted.account from songstats_wanted as wanted where wanted.song = queue.song)
+        ) as is_of_paused_account
     from songstats_open_rows as queue
     where queue.is_wanted
 )
@@ -19,6 +25,7 @@ select
     count(*) filter (where is_payable) as payable,
     count(*) filter (where is_payable and is_ready) as ready,
     count(*) filter (where is_in_progress) as in_progress,
+    count(*) filter (where is_of_paused_account and not is_payable) as paused,
     min(waiting_since) as oldest_waiting,
     min(not_before) filter (where is_payable and not is_ready) as next_retry_at,
     (array_agg(last_error order by not_before desc) filter (where is_payable and not is_ready and last_error is not null))[1] as last_error,

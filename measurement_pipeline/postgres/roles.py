@@ -17,6 +17,7 @@ _SQL = statements("roles")
 # An explicit list, because the schema may contain tables of other owners.
 TABLES = (
     "account_songs",
+    "active_purchase_pauses",
     "accounts",
     "alembic_version",
     "api_keys",
@@ -34,6 +35,7 @@ TABLES = (
     "playcount_series",
     "playcount_snapshots",
     "playcount_spent_this_month",
+    "purchase_pauses",
     "run_heartbeats",
     "song_identifiers",
     "song_measurements",

@@ -89,7 +89,7 @@ $$;
 
 -- name: grant
 -- Exactly the rights that the statements of this package need. A test revokes each one and expects a statement to fail.
-grant select on alembic_version, deployment, songstats_wanted, songstats_open_rows, playcount_spent_this_month to measurement_pipeline;
+grant select on alembic_version, deployment, active_purchase_pauses, songstats_wanted, songstats_open_rows, playcount_spent_this_month to measurement_pipeline;
 grant select on songstats_call_gate, songstats_unread_responses to measurement_pipeline;
 grant select, insert, update on accounts, payment_decisions, songs, songstats_backfill_queue, incidents to measurement_pipeline;
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
@@ -97,6 +97,11 @@ grant select, insert, update (name, partition_key) on catalogs to measurement_pi
 grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
 grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
+grant
+select,
+insert (account, vendor, reason, paused_by, paused_until),
+update (resumed_at, resumed_by)
+on purchase_pauses to measurement_pipeline;
 
 -- The columns of the request itself cannot be updated; those of the answer can.
 grant

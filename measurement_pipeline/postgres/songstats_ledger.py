@@ -25,6 +25,7 @@ from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR
 from measurement_pipeline.domain.reconciliation import MAX_OFFSET_EAST, MAX_OFFSET_WEST, LedgerState, MonthlyHits
 from measurement_pipeline.domain.vendor_state import Budget, VendorState
+from measurement_pipeline.postgres import purchase_pauses
 from measurement_pipeline.postgres.database import AsyncConnection, Connection
 from measurement_pipeline.postgres.sql import statements
 
@@ -37,6 +38,7 @@ class ReservationVerdict(StrEnum):
     RESERVED = "reserved"
     NO_LONGER_CLAIMED = "lost"  # another run claimed the row, or a response arrived after all
     BREAKER_OPEN_OR_PAUSED = "closed"  # the breaker opened or a pause began
+    ACCOUNT_PAUSED = "paused"  # only accounts that an operator paused want it
     UNPAID = "unpaid"  # no account that wants it has an allowed decision
     STALE = "stale"  # the payer's decision is too old to spend on
     CAPPED = "capped"  # the payer's own monthly limit is used
@@ -133,7 +135,8 @@ async def response(connection: AsyncConnection, response_id: int) -> KeptRespons
 
 def vendor_state(connection: Connection) -> VendorState:
     """Breaker and pause, by the database's clock."""
-    return VendorState(**_one(connection.execute(_SQL["vendor_state"]).fetchone()))
+    row = _one(connection.execute(_SQL["vendor_state"]).fetchone())
+    return VendorState(**row, operator_pause=purchase_pauses.of_songstats(connection))
 
 
 def budget(connection: Connection, *, hits_allowed: int) -> Budget:

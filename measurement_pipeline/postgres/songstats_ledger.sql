@@ -132,6 +132,13 @@ select
     case
         when allowed.song is null then 'lost'
         when not gate.is_open then 'closed'
+        when
+            allowed.account is null and exists (
+                select from songstats_wanted as wanted
+                inner join active_purchase_pauses as pause on wanted.account = pause.account
+                where wanted.song = asked.song
+            )
+            then 'paused'
         when allowed.account is null then 'unpaid'
         when not allowed.fresh then 'stale'
         when not allowed.is_within_cap then 'capped'

@@ -465,6 +465,16 @@ def test_a_job_is_shown_with_progress_outcomes_and_receipt(api: RunningApi):
     assert body["outcomes"] == {"stored": 1, "no_history": 1, "rejected": 0, "failed": 1}
     assert body["receipt"] == {"hits": 2, "eur": 0.17}
     assert (body["scope"], body["source"], body["capture"]) == ({"isrcs": isrcs(4)}, "historical", None)
+    assert body["paused"] is None
+
+
+def test_a_job_that_an_operator_paused_says_why_and_until_when(api: RunningApi):
+    client = api.client()
+    job = client.submit({"isrcs": isrcs(1)}).json()["id"]
+    api.table.sql(
+        "insert into purchase_pauses (vendor, reason, paused_by, paused_until) values ('songstats', 'why', 'bob', '2999-01-01')"
+    )
+    assert client.get(f"{JOBS}/{job}").json()["paused"] == {"reason": "why", "until": "2999-01-01T00:00:00Z"}
 
 
 def test_a_current_job_is_shown_with_its_capture(api: RunningApi):

@@ -727,3 +727,23 @@ def test_a_job_id_is_a_uuid(run):
         "id"
     ]
     assert str(UUID(job)) == job
+
+
+# --- pause
+
+
+def test_a_pause_is_shown_by_every_command_that_explains_until_it_is_resumed(cli, run, database_url):
+    with connect(database_url) as connection:
+        connection.execute("insert into accounts (id, name) values (%s, 'Label')", [ACCOUNT])
+    run("pause", "--reason", "invoice unpaid", "--until", "2999-01-01")
+    for command in (["queue"], ["breaker", "show"], ["pause", "--list"]):
+        assert "invoice unpaid" in " ".join(run(*command).stdout.split()), command
+    refused = cli("resume", "--account", "Label")
+    assert refused.exit_code == 1
+    assert "not paused" in refused.stderr
+    assert "`measurement-pipeline resume`" in refused.stderr
+    assert "resumed" in run("resume").stdout
+    assert parse_json(run("queue", "--json"))["blockers"][0]["kind"] != "paused by an operator"
+    assert cli("pause").exit_code == 2
+    assert cli("pause", "--reason", "why", "--until", "soon").exit_code == 2
+    assert cli("pause", "--reason", "why", "--until", "2020-01-01").exit_code == 1

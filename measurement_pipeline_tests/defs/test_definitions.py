@@ -65,7 +65,9 @@ SNAPSHOT: Mapping[str, Any] = {
         "health_checks",
         "ledger_reconciliation",
         "measurement_job_intake",
+        "pause_purchases",
         "play_count_capture",
+        "resume_purchases",
         "songstats_backfill",
     ],
     "ops": [

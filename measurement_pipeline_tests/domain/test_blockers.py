@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -17,6 +18,7 @@ from measurement_pipeline.domain.blockers import (
     runs_in_flight,
     vendor_outage,
 )
+from measurement_pipeline.domain.purchase_pause import PauseScope, PurchasePause
 from measurement_pipeline.domain.vendor_state import Budget, VendorState
 
 NOW = datetime(2026, 11, 24, 3, 19, tzinfo=UTC)
@@ -54,6 +56,9 @@ UNPAID = replace(BACKLOG, payable=0, ready=0, unpaid_accounts=("a-1", "a-2"))
 RETRIES = replace(BACKLOG, ready=0, next_retry_at=IN_AN_HOUR, last_error="HTTP 502")
 IN_PROGRESS = replace(BACKLOG, in_progress=7)
 
+STOPPED = PurchasePause(PauseScope(), "new price list", "alice", NOW, IN_AN_HOUR)
+HELD = {"paused": 2, "account_pauses": (replace(STOPPED, scope=PauseScope(account=UUID(int=1))),)}
+
 K = BlockerKind
 
 
@@ -76,6 +81,10 @@ K = BlockerKind
         (VENDOR, BUDGET, replace(BACKLOG, payable=3, ready=3), []),
         (replace(OPEN, paused_until=IN_AN_HOUR), USED, UNPAID, [K.BREAKER, K.PAYMENT, K.BUDGET, K.PAUSE]),
         (replace(PAUSED, pauses_in_a_row=3), USED, RETRIES, [K.VENDOR, K.BUDGET, K.RETRIES]),
+        (replace(OPEN, operator_pause=STOPPED), USED, BACKLOG, [K.OPERATOR_PAUSE, K.BREAKER, K.BUDGET]),
+        (VENDOR, BUDGET, replace(UNPAID, **HELD), [K.OPERATOR_PAUSE, K.PAYMENT]),
+        (VENDOR, BUDGET, replace(UNPAID, **HELD, waiting=2), [K.OPERATOR_PAUSE]),
+        (VENDOR, BUDGET, replace(RETRIES, **HELD, payable=5), [K.OPERATOR_PAUSE, K.RETRIES]),
     ],
 )
 def test_each_state_has_its_blockers_in_order(
@@ -111,6 +120,15 @@ def test_a_blocker_of_every_call_is_reported_without_a_backlog():
         (VENDOR, BUDGET, RETRIES, ["7 recordings wait for a retry", "2026-11-24 04:19 UTC", "HTTP 502"]),
         (VENDOR, BUDGET, replace(IN_PROGRESS, in_progress=1, ready=1), ["1 recording is in progress"]),
         (VENDOR, BUDGET, EMPTY, ["No recording waits"]),
+        (
+            replace(VENDOR, operator_pause=STOPPED),
+            BUDGET,
+            BACKLOG,
+            [
+                "All purchases paused by alice until 2026-11-24 04:19 UTC: new price list.",
+                "`measurement-pipeline resume`",
+            ],
+        ),
     ],
 )
 def test_a_text_has_the_figures_the_date_and_the_next_step(

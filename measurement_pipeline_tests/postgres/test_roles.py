@@ -37,6 +37,7 @@ from measurement_pipeline_tests.workbench import Workbench, isrcs
 
 ROLES = ("measurement_owner", "measurement_pipeline", "measurement_client", "measurement_analyst")
 VIEWS = (
+    "active_purchase_pauses",
     "songstats_wanted",
     "songstats_open_rows",
     "songstats_call_gate",

@@ -87,7 +87,9 @@ def _find_work(
     vendor = songstats_ledger.vendor_state(connection)
     stops = vendor_blockers(vendor)
     if stops:
-        ends_soon = vendor.breaker != "open" and vendor.pause_seconds_left <= _SOON_SECONDS
+        ends_soon = (
+            vendor.operator_pause is None and vendor.breaker != "open" and vendor.pause_seconds_left <= _SOON_SECONDS
+        )
         return _RemainingWork(describe(stops[0]) if ends_soon else None)
     due = len(backfill_queue.due(connection, config.rules)) + state.tried_again_soon
     if not due:

@@ -14,7 +14,7 @@ from measurement_pipeline.defs.partitions import register, snapshot_partitions
 from measurement_pipeline.defs.unfinished_runs import fail_dead_runs, initialize_pool_limit, new_plan_id
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.text import counted, utc
-from measurement_pipeline.postgres import captures, partition_keys, vendor_state
+from measurement_pipeline.postgres import captures, partition_keys, purchase_pauses, vendor_state
 from measurement_pipeline.services import MeasurementDatabase
 
 _CAPTURES_PER_TICK = 20
@@ -48,10 +48,14 @@ def playcount_snapshot_sensor(
         )
         keys = partition_keys.ensure_for_captures(connection, due)
         open_captures = captures.count_open(connection)
+        pauses = purchase_pauses.of_open_captures(connection)
     if not due:
         waiting, next_at = open_captures["waiting"], open_captures["next_at"]
         postponed = f"; {waiting} wait, the next until {next_at}" if waiting else ""
-        return dg.SkipReason(f"no capture is due; {counted(open_captures['open'], 'is', 'are')} open{postponed}")
+        paused = "".join(f". {pause.cause} {pause.next_step}" for pause in pauses)
+        return dg.SkipReason(
+            f"no capture is due; {counted(open_captures['open'], 'is', 'are')} open{postponed}{paused}"
+        )
     runs = fail_dead_runs(
         context.instance,
         measurement_database,
