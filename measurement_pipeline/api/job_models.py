@@ -58,6 +58,19 @@ _PLATFORMS = {
     "description": "Platforms to measure. Only spotify is supported.",
     "anyOf": [{"type": "array", "minItems": 1, "items": {"const": "spotify"}}, {"type": "null"}],
 }
+_LIMIT = {
+    "description": (
+        "Want only so many recordings of the scope, the most played ones. Only with source historical, and not with coverage."
+    ),
+    "anyOf": [{"type": "integer", "minimum": 1, "maximum": 1_000_000}, {"type": "null"}],
+}
+_COVERAGE = {
+    "description": (
+        "Want only the most played recordings that together have this share of the scope's known plays. Only with source "
+        "historical, and not with limit."
+    ),
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, {"type": "null"}],
+}
 _SCHEDULE = {
     "description": "monthly: repeat the capture every 30 days. Only with source current. Default: once.",
     "enum": ["once", "monthly", None],
@@ -75,6 +88,8 @@ class MeasurementJobRequest(BaseModel):
                 {"source": "historical", "scope": {"isrcs": ["GBUM72501895"]}},
                 {"source": "current", "scope": {"album_ids": ["0ETFjACtuP2ADo6LFhL6HN"]}, "schedule": "monthly"},
                 {"source": "historical", "scope": {"catalog_id": _CATALOG}, "platforms": ["spotify"]},
+                {"source": "historical", "scope": {"catalog_id": _CATALOG}, "coverage": 0.9},
+                {"source": "historical", "scope": {"catalog_id": _CATALOG}, "limit": 300},
             ],
             # The only rule that involves two fields.
             "if": {"properties": {"source": {"const": "historical"}}},
@@ -86,6 +101,8 @@ class MeasurementJobRequest(BaseModel):
     scope: Annotated[Any, WithJsonSchema(_SCOPE)] = None
     platforms: Annotated[Any, WithJsonSchema(_PLATFORMS)] = None
     schedule: Annotated[Any, WithJsonSchema(_SCHEDULE)] = None
+    limit: Annotated[Any, WithJsonSchema(_LIMIT)] = None
+    coverage: Annotated[Any, WithJsonSchema(_COVERAGE)] = None
 
 
 class Links(BaseModel):
@@ -139,11 +156,20 @@ class AcceptedJob(BaseModel):
     links: Links
 
 
+class JobValue(BaseModel):
+    """The share of the job's known plays that is stored once so many hits are spent on it, most played first."""
+
+    hits: int = Field(examples=[100])
+    coverage: float = Field(examples=[0.621])
+
+
 class HistoricalEstimate(BaseModel):
     """Estimated cost of histories.
 
     `asked` = `owned` (already stored, no hit) + `queued` (for another job) + `hits`. `days` until all are bought; null: never,
-    because the hit limit is 0.
+    because the hit limit is 0. `value`: what the first 100, 300 and 900 hits, and all, would cover; empty if no play count is
+    known. With `limit` or `coverage` all figures are for the wanted part: `left_out` recordings are not in it, and it has the
+    share `covered` of the known plays.
     """
 
     status: Literal["success"] = "success"
@@ -156,6 +182,9 @@ class HistoricalEstimate(BaseModel):
     days: int | None = Field(examples=[0])
     hits_left_now: int = Field(examples=[900])
     hits_allowed_in_30_days: int = Field(examples=[900])
+    left_out: int = Field(examples=[0])
+    covered: float | None = Field(examples=[1.0])
+    value: list[JobValue]
 
 
 class CurrentEstimate(BaseModel):
@@ -172,7 +201,11 @@ class CurrentEstimate(BaseModel):
 
 
 class Job(BaseModel):
-    """A job in the list."""
+    """A job in the list.
+
+    With `limit` or `coverage`, an accepted job states how many recordings it left out, and the share `covered` of the known plays
+    that it wants. They are bought if another job wants them.
+    """
 
     id: UUID
     source: str | None
@@ -185,6 +218,10 @@ class Job(BaseModel):
     asked: int | None
     enqueued: int | None
     skipped: int | None
+    limit: int | None
+    coverage: float | None
+    left_out: int | None
+    covered: float | None
     created_at: datetime
     updated_at: datetime
     links: Links
@@ -237,7 +274,8 @@ class JobPause(BaseModel):
 class JobDetails(Job):
     """A job with its progress, outcomes and cost; with source current also its capture.
 
-    `paused`: an operator has paused its purchases; null if not.
+    `value`: what the first 100, 300 and 900 hits, and all, cover; empty if no play count is known. `paused`: an operator has
+    paused its purchases; null if not.
     """
 
     status: Literal["success"] = "success"
@@ -245,6 +283,7 @@ class JobDetails(Job):
     outcomes: JobOutcomes
     receipt: JobCost
     capture: JobCapture | None
+    value: list[JobValue]
     paused: JobPause | None
 
 

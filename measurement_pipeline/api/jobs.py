@@ -28,6 +28,7 @@ from measurement_pipeline.api.job_models import (
     JobPage,
     JobPause,
     JobProgress,
+    JobValue,
     Links,
     MeasurementJobRequest,
     WithdrawnJob,
@@ -99,7 +100,7 @@ async def create_job(
     key: Annotated[str | None, Depends(_parse_idempotency_key)],
 ) -> JSONResponse:
     """The job is validated, checked for payment and enqueued before the response, if that takes only a few seconds."""
-    request = await run_in_threadpool(submit.parse_request, body.source, body.scope, body.platforms, body.schedule)
+    request = await run_in_threadpool(submit.parse_request, body)
     try:
         row = await submit.submit(caller, request, key=key)
         if row["state"] == State.WITHDRAWN:
@@ -124,14 +125,14 @@ async def create_job(
 )
 def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> BaseModel:
     """Takes the same body as a job. Enqueues nothing and does not ask Stripe."""
-    request = submit.parse_request(body.source, body.scope, body.platforms, body.schedule)
+    request = submit.parse_request(body)
     config = caller.state.config
     try:
         with caller.state.connection() as connection:
             if request.parsed.source is Source.HISTORICAL:
                 history = estimate.estimate_hits(
                     connection,
-                    request.parsed.scope,
+                    request.parsed,
                     account=caller.account,
                     hits_allowed=config.hits_allowed,
                     eur_per_hit=config.eur_per_hit,
@@ -167,9 +168,10 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
     """With progress, outcomes and cost."""
     with caller.state.connection() as connection:
         row = measurement_jobs.show(connection, _parse_job_id(job_id), account=caller.account)
-        pause = None if row is None else purchase_pauses.of_job(connection, row)
-    if row is None:
-        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
+        if row is None:
+            raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
+        pause = purchase_pauses.of_job(connection, row)
+        value = estimate.value_of_job(connection, row)
     eur = spend.cost_eur(row["hits"], caller.state.config.eur_per_hit)
     return JobDetails(
         **_job_fields(row),
@@ -178,6 +180,7 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
         outcomes=JobOutcomes(**{name: row[name] for name in JobOutcomes.model_fields}),
         receipt=JobCost(hits=row["hits"], eur=float(eur)),
         capture=_capture_of_row(row),
+        value=[JobValue(**asdict(point)) for point in value],
         paused=None if pause is None else JobPause(reason=pause.reason, until=pause.paused_until),
     )
 
@@ -248,6 +251,10 @@ def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
         "asked": row["asked"],
         "enqueued": row["enqueued"],
         "skipped": row["skipped"],
+        "limit": row["recording_limit"],
+        "coverage": row["coverage"],
+        "left_out": row["left_out"],
+        "covered": row["covered_share"],
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
         "links": Links(self=f"{BASE}/{row['id']}"),

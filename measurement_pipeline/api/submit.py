@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from measurement_pipeline.api.auth import Caller
 from measurement_pipeline.api.errors import ApiError, ErrorCode
+from measurement_pipeline.api.job_models import MeasurementJobRequest
 from measurement_pipeline.domain.capture import NO_CAPTURES
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
@@ -53,17 +54,23 @@ class ParsedRequest:
     def digest(self) -> bytes:
         """Hash of the request's meaning, so that two spellings of the same request are equal."""
         scope = self.parsed.scope
-        text = json.dumps([self.source, type(scope).__name__, asdict(scope), self.schedule], default=str)
+        parts = [self.source, type(scope).__name__, asdict(scope), self.schedule]
+        # Added only where given, so that keys from before it existed still fit.
+        if not self.parsed.aim.is_everything:
+            parts.append(asdict(self.parsed.aim))
+        text = json.dumps(parts, default=str)
         return hashlib.sha256(text.encode()).digest()
 
 
-def parse_request(source: object, scope: object, platforms: object, schedule: object) -> ParsedRequest:
+def parse_request(body: MeasurementJobRequest) -> ParsedRequest:
     """Parse a body. Raises `ApiError` (400) with the same message as a row in the table would get. It inserts no row."""
-    parsed = read_request(source, scope, platforms, schedule)
+    parsed = read_request(
+        body.source, body.scope, body.platforms, body.schedule, limit=body.limit, coverage=body.coverage
+    )
     if isinstance(parsed, Refusal):
         raise ApiError(parsed.status_code, ErrorCode.INVALID_REQUEST, parsed.error)
-    assert isinstance(scope, dict)
-    scope_without_nulls = {key: value for key, value in scope.items() if value is not None}
+    assert isinstance(body.scope, dict)
+    scope_without_nulls = {key: value for key, value in body.scope.items() if value is not None}
     return ParsedRequest(parsed.source.value, scope_without_nulls, parsed.schedule.value, parsed)
 
 
@@ -162,6 +169,7 @@ def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID
         source=request.source,
         scope=request.scope,
         schedule=request.schedule,
+        aim=request.parsed.aim,
         key=key,
         digest=None if key is None else request.digest,
     )

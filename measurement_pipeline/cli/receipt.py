@@ -4,8 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from measurement_pipeline.cli import output, spend_tables
+from measurement_pipeline.domain.coverage import describe_left_out, describe_value
 from measurement_pipeline.domain.measurement_job import Source
 from measurement_pipeline.domain.spend import cost_eur, hits_per_recording, sum_by_cause, sum_calls
+from measurement_pipeline.intake import estimate
 from measurement_pipeline.postgres import purchase_pauses, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import Origin
@@ -20,6 +22,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
     if job["source"] == Source.CURRENT:
         _print_capture_receipt(job, as_json=as_json)
         return
+    value = estimate.value_of_job(connection, job)
     origin = spend.get_origin(connection, job["id"])
     calls = spend.list_calls_of_job(connection, job["id"])
     total, by_cause = sum_calls(calls), sum_by_cause(calls)
@@ -33,6 +36,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "eur": float(eur),
                 "hits_per_recording_settled": per_recording,
                 "came_from": asdict(origin),
+                "value": [asdict(point) for point in value],
                 "spent": spend_tables.to_json_rows(by_cause, key_name="cause", eur_per_hit=eur_per_hit),
             }
         )
@@ -54,6 +58,12 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "asked": job["asked"],
                 "enqueued": job["enqueued"],
                 "skipped": job["skipped"],
+                "left out": describe_left_out(
+                    job["left_out"] or 0,
+                    of=(job["asked"] or 0) + (job["left_out"] or 0),
+                    covered=job["covered_share"],
+                ),
+                "share of known plays": describe_value(value),
                 "queued before": queued_before,
                 "settled": None if job["asked"] is None else f"{job['settled']:,} of {job['asked']:,}",
                 "stored": job["stored"] or None,

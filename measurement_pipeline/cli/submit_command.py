@@ -1,7 +1,9 @@
 """`submit`: request measurements with a row in `measurement_jobs`, as any client does, or estimate the cost."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import click
 from measurement_pipeline.cli import lookup, output, progress, receipt
 from measurement_pipeline.cli.environment import CliEnvironment, open_database
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.coverage import describe_left_out, describe_value
 from measurement_pipeline.domain.measurement_job import MeasurementRequest, Refusal, Source, State, read_request
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.intake import capture_estimate, estimate
@@ -17,6 +20,15 @@ from measurement_pipeline.local import instance_lock
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres.database import Connection
+
+
+def _share(_: click.Context, param: click.Parameter, value: str | None) -> Decimal | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)%", value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r}: expected a percentage such as 90%", param=param)
+    return Decimal(match[1]) / 100
 
 
 @click.command("submit")
@@ -46,6 +58,18 @@ from measurement_pipeline.postgres.database import Connection
     metavar="CATALOG",
     help="Request every recording of this catalogue of the account. Give its id or its name.",
 )
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Request only the N most played of these recordings. Only with --source historical.",
+)
+@click.option(
+    "--coverage",
+    callback=_share,
+    metavar="SHARE",
+    help="Request only the most played recordings that have this share of the known plays, such as 90%.",
+)
 @click.option("--monthly", is_flag=True, help="Capture again every 30 days. Only with --source current.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing. Print what the request would cost.")
 @click.option("--wait", is_flag=True, help="Wait until the request is settled. Exit status 1 unless it is done.")
@@ -59,6 +83,8 @@ def command(
     isrcs: Sequence[str],
     albums: Sequence[str],
     catalog: str | None,
+    top: int | None,
+    coverage: Decimal | None,
     monthly: bool,
     only_estimate: bool,
     wait: bool,
@@ -80,7 +106,7 @@ def command(
             scope = {"isrcs": lookup.split_commas(isrcs)} if isrcs else {"album_ids": lookup.split_commas(albums)}
         # Intake would reject it with the same error a few seconds later.
         schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
-        request = read_request(source, scope, ["spotify"], schedule)
+        request = read_request(source, scope, ["spotify"], schedule, limit=top, coverage=coverage)
         if isinstance(request, Refusal):
             raise CommandError(request.error)
         if only_estimate:
@@ -88,7 +114,7 @@ def command(
             print_estimate(connection, environment, request, owner=owner, as_json=as_json)
             return
         ended_before = instance_lock.describe_end(environment.home, "dev") is not None
-        job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule)
+        job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule, aim=request.aim)
         if not wait:
             if as_json:
                 output.print_json({"id": job, "state": State.QUEUED.value})
@@ -130,7 +156,7 @@ def _print_estimate(
     try:
         result = estimate.estimate_hits(
             connection,
-            request.scope,
+            request,
             account=owner,
             hits_allowed=settings.hits_allowed,
             eur_per_hit=settings.songstats_eur_per_hit,
@@ -152,6 +178,10 @@ def _print_estimate(
                 "already owned": result.owned,
                 "already queued": result.queued or None,
                 "hits needed": result.hits,
+                "share of known plays": describe_value(result.value),
+                "left out": describe_left_out(
+                    result.left_out, of=result.asked + result.left_out, covered=result.covered
+                ),
                 "cost": f"€{result.eur:,.2f}",
                 "days": days,
                 "budget": f"{counted(result.hits_left_now, 'hit')} left now, {result.hits_allowed_in_30_days:,} in any 30 days",

@@ -8,10 +8,12 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.coverage import EVERYTHING, Aim
 from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.text import counted
 
@@ -63,6 +65,7 @@ _ALBUM_ADDRESS = re.compile(
 
 _SCOPES = ("catalog_id", "album_ids", "isrcs")
 _VALUES_SHOWN = 20
+_MAX_LIMIT = 1_000_000
 _CHARACTERS_SHOWN = 40
 
 
@@ -97,6 +100,7 @@ class MeasurementRequest:
     source: Source
     scope: Scope
     schedule: Schedule = Schedule.ONCE
+    aim: Aim = EVERYTHING
 
     @property
     def needs_card(self) -> bool:
@@ -113,7 +117,13 @@ class Refusal:
 
 
 def read_request(
-    source: object, scope: object, platforms: object, schedule: object = "once"
+    source: object,
+    scope: object,
+    platforms: object,
+    schedule: object = "once",
+    *,
+    limit: object = None,
+    coverage: object = None,
 ) -> MeasurementRequest | Refusal:
     """Parse a row of `measurement_jobs`, whatever its columns hold, into a request or a refusal."""
     if not (isinstance(source, str) and source in set(Source)):
@@ -142,12 +152,33 @@ def read_request(
         return Refusal(400, f"schedule must be once or monthly{_received_value(interval)}")
     if source == Source.HISTORICAL and interval != Schedule.ONCE:
         return Refusal(400, "schedule monthly is for source current: a history is bought once")
-    return MeasurementRequest(Source(source), read, Schedule(interval))
+    aim = _read_aim(limit, coverage)
+    if isinstance(aim, Refusal):
+        return aim
+    if source == Source.CURRENT and not aim.is_everything:
+        return Refusal(
+            400, "limit and coverage are for source historical: a capture costs the same for all of an album"
+        )
+    return MeasurementRequest(Source(source), read, Schedule(interval), aim)
 
 
 def left_out_message(left_out: int, *, of: int) -> str:
     """Note for an accepted request: captures work by album, and these recordings are on no known album."""
     return f"{left_out:,} of {counted(of, 'recording')} {'has' if left_out == 1 else 'have'} no known album"
+
+
+def _read_aim(limit: object, coverage: object) -> Aim | Refusal:
+    if limit is not None and coverage is not None:
+        return Refusal(400, "Provide at most one of limit / coverage")
+    if limit is not None and not (type(limit) is int and 1 <= limit <= _MAX_LIMIT):
+        return Refusal(400, f"limit must be a whole number from 1 to {_MAX_LIMIT:,}{_received_value(limit)}")
+    if coverage is None:
+        return Aim(limit=limit)
+    is_number = isinstance(coverage, int | float | Decimal) and not isinstance(coverage, bool)
+    share = Decimal(str(coverage)) if is_number else None
+    if share is None or not share.is_finite() or not 0 < share <= 1:
+        return Refusal(400, f"coverage must be a number above 0 and at most 1, such as 0.9{_received_value(coverage)}")
+    return Aim(coverage=share)
 
 
 def _read_scope(scope: object) -> Scope | Refusal:

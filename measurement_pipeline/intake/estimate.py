@@ -1,11 +1,13 @@
 """Estimates a historical request before it is made: hits, euros, days. Only reads."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, Scope
+from measurement_pipeline.domain.coverage import ValuePoint, select_recordings, value_per_hit
+from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, MeasurementRequest, Source
 from measurement_pipeline.domain.spend import cost_eur
 from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
@@ -18,7 +20,8 @@ _DAY_SECONDS = 86_400.0
 class HitEstimate:
     """`asked` = `owned` (or settled: no hit) + `queued` (another request pays) + `hits`.
 
-    `days`: until the last of them is bought with the present budget, after the rows queued before them. None: never.
+    `value`: what the first hits would cover. `left_out`, `covered`: what the request's aim leaves out, and its share of the known
+    plays. `days`: until the last of them is bought with the present budget, after the rows queued before them. None: never.
     """
 
     asked: int
@@ -29,6 +32,9 @@ class HitEstimate:
     days: int | None
     hits_left_now: int
     hits_allowed_in_30_days: int
+    left_out: int
+    covered: float | None
+    value: tuple[ValuePoint, ...]
 
 
 class NothingToEstimateError(LookupError):
@@ -36,15 +42,18 @@ class NothingToEstimateError(LookupError):
 
 
 def estimate_hits(
-    connection: Connection, scope: Scope, *, account: UUID, hits_allowed: int, eur_per_hit: float
+    connection: Connection, request: MeasurementRequest, *, account: UUID, hits_allowed: int, eur_per_hit: float
 ) -> HitEstimate:
-    """The cost of a historical request for `scope`. Raises `NothingToEstimateError`."""
-    songs = measurement_jobs.songs_of(connection, scope, account=account)
+    """The cost of a historical request. Raises `NothingToEstimateError`."""
+    songs = measurement_jobs.songs_of(connection, request.scope, account=account)
     if songs is None:
         raise NothingToEstimateError(UNKNOWN_CATALOG)
     if not songs:
         raise NothingToEstimateError(NOTHING_RESOLVED)
-    counts = measurement_jobs.estimate(connection, songs)
+    ranked = measurement_jobs.rank(connection, songs)
+    selection = select_recordings(ranked, request.aim)
+    chosen = ranked[: len(selection.songs)]
+    counts = measurement_jobs.estimate(connection, selection.songs)
     hits = counts["asked"] - counts["owned"] - counts["queued"]
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
     waiting = backfill_queue.counts(connection)
@@ -64,7 +73,18 @@ def estimate_hits(
         days=None if seconds is None else math.ceil(seconds / _DAY_SECONDS),
         hits_left_now=budget.left,
         hits_allowed_in_30_days=hits_allowed,
+        left_out=selection.left_out,
+        covered=selection.covered,
+        value=value_per_hit(chosen, share=selection.covered or 0.0),
     )
+
+
+def value_of_job(connection: Connection, job: Mapping[str, Any]) -> tuple[ValuePoint, ...]:
+    """What the first hits of an accepted historical request cover. `job`: its row."""
+    if job["source"] != Source.HISTORICAL or not job["asked"]:
+        return ()
+    ranked = measurement_jobs.rank(connection, measurement_jobs.list_recordings(connection, job["id"]))
+    return value_per_hit(ranked, share=1.0 if job["covered_share"] is None else job["covered_share"])
 
 
 def seconds_until_bought(

@@ -144,7 +144,14 @@ def _ids_needing_card(connection: Connection, requests: Sequence[WaitingRequest]
 def _parse_document(document: RequestDocument) -> MeasurementRequest | Refusal:
     if not document.fits:
         return Refusal(400, TOO_LARGE)
-    return read_request(document.source, document.scope, document.platforms, document.schedule)
+    return read_request(
+        document.source,
+        document.scope,
+        document.platforms,
+        document.schedule,
+        limit=document.limit,
+        coverage=document.coverage,
+    )
 
 
 def check_payments(opened: RequestBatch, check: Callable[[UUID], Decision]) -> dict[UUID, Decision]:
@@ -287,7 +294,13 @@ def _answer_request(
         return _refuse_request(
             connection, request, State.PAYMENT_REQUIRED, 402, decision.reason, checkout_url=decision.checkout_url
         )
-    if not measurement_jobs.resolve(connection, request.id, reading.scope):
+    if reading.aim.is_everything:
+        resolved = measurement_jobs.resolve(connection, request.id, reading.scope)
+    else:
+        resolved = measurement_jobs.resolve_part(
+            connection, request.id, reading.scope, account=request.account, aim=reading.aim
+        )
+    if not resolved:
         return _refuse_request(connection, request, State.REJECTED, 400, NOTHING_RESOLVED)
     receipt = measurement_jobs.enqueue(connection, request.id)
     return RequestResult(request.id, request.account, State.ACCEPTED, 202, receipt=receipt)

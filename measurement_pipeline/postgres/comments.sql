@@ -109,6 +109,10 @@ comment on column measurement_jobs.error is 'Why the request was rejected, what 
 comment on column measurement_jobs.checkout_url is 'Page where the account can save a card, while payment_required.';
 comment on column measurement_jobs.asked is 'Recordings of the scope. historical: enqueued + skipped + recordings already queued for another request; written once. current: null if albums were named.';
 comment on column measurement_jobs.enqueued is 'Recordings that this request added to the queue.';
+comment on column measurement_jobs.recording_limit is 'Want only so many recordings of the scope, the most played ones. Null: no such limit.';
+comment on column measurement_jobs.coverage is 'Want only the most played recordings with this share of the scope''s known plays, above 0 and at most 1. Null: all.';
+comment on column measurement_jobs.left_out is 'Recordings of the scope that recording_limit or coverage left out, as of acceptance. Another request may still want them.';
+comment on column measurement_jobs.covered_share is 'Share of the scope''s known plays that the wanted recordings have, as of acceptance. Null: nothing was left out by choice, or no play count was known.';
 comment on column measurement_jobs.skipped is 'historical: recordings already owned or settled, which cost no hit. current: recordings without a known album, which no capture can measure.';
 comment on column measurement_jobs.snapshot is 'Capture that answers a current request. Null for historical ones.';
 comment on column measurement_jobs.attempts is 'Intake attempts that started without reaching an answer. Counted before the scope is read.';

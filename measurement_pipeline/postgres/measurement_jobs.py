@@ -16,6 +16,7 @@ from psycopg.errors import CheckViolation
 from psycopg.types.json import Jsonb
 
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.coverage import EVERYTHING, Aim, RankedRecording, select_recordings
 from measurement_pipeline.domain.measurement_job import (
     MAX_REQUEST_BYTES,
     TOO_LARGE,
@@ -63,6 +64,8 @@ class RequestDocument:
     scope: object
     platforms: object
     schedule: object
+    limit: int | None
+    coverage: Decimal | None
     is_expired: bool
 
 
@@ -80,10 +83,23 @@ class JobReceipt:
 
 
 def submit(
-    connection: Connection, *, account: UUID, source: str, scope: dict[str, Any], schedule: str = Schedule.ONCE
+    connection: Connection,
+    *,
+    account: UUID,
+    source: str,
+    scope: dict[str, Any],
+    schedule: str = Schedule.ONCE,
+    aim: Aim = EVERYTHING,
 ) -> UUID:
     """Insert a request as a client would; returns its id. Raises `RequestTooLargeError`."""
-    parameters = {"account": account, "source": source, "scope": Jsonb(scope), "schedule": schedule}
+    parameters = {
+        "account": account,
+        "source": source,
+        "scope": Jsonb(scope),
+        "schedule": schedule,
+        "limit": aim.limit,
+        "coverage": aim.coverage,
+    }
     with _report_too_large():
         found = connection.execute(_SQL["submit"], parameters).fetchone()
     if found is None:
@@ -98,6 +114,7 @@ def submit_once(
     source: str,
     scope: dict[str, Any],
     schedule: str,
+    aim: Aim,
     key: str | None,
     digest: bytes | None,
 ) -> UUID | None:
@@ -110,6 +127,8 @@ def submit_once(
         "source": source,
         "scope": Jsonb(scope),
         "schedule": schedule,
+        "limit": aim.limit,
+        "coverage": aim.coverage,
         "key": key,
         "digest": digest,
     }
@@ -180,6 +199,8 @@ def _document(row: dict[str, Any]) -> RequestDocument:
         scope=_read_json(row["scope"]),
         platforms=row["platforms"],
         schedule=row["schedule"],
+        limit=row["recording_limit"],
+        coverage=row["coverage"],
         is_expired=row["is_expired"],
     )
 
@@ -277,6 +298,26 @@ def resolve(connection: Connection, job: UUID, scope: Scope) -> int:
             return connection.execute(_SQL["ask_for_albums"], {"job": job, "album_ids": list(album_ids)}).rowcount
         case ScopeByCatalog(catalog_id):
             return connection.execute(_SQL["ask_for_catalog"], {"job": job, "catalog": catalog_id}).rowcount
+
+
+def rank(connection: Connection, songs: Sequence[str]) -> list[RankedRecording]:
+    """`songs` (no duplicates) with their known plays, most played first. Read-only."""
+    return [RankedRecording(**row) for row in connection.execute(_SQL["rank"], {"songs": list(songs)})]
+
+
+def list_recordings(connection: Connection, job: UUID) -> list[str]:
+    """The recordings that the request wants, once it is accepted."""
+    return [row["song"] for row in connection.execute(_SQL["recordings"], {"job": job})]
+
+
+def resolve_part(connection: Connection, job: UUID, scope: Scope, *, account: UUID, aim: Aim) -> int:
+    """Like `resolve`, for the part of `scope` that reaches `aim`; what it leaves out is recorded."""
+    selection = select_recordings(rank(connection, songs_of(connection, scope, account=account) or []), aim)
+    if selection.songs:
+        parameters = {"job": job, "left_out": selection.left_out, "covered": selection.covered}
+        connection.execute(_SQL["record_left_out"], parameters)
+        resolve(connection, job, ScopeByIsrc(selection.songs))
+    return len(selection.songs)
 
 
 def enqueue(connection: Connection, job: UUID) -> JobReceipt:

@@ -1,14 +1,14 @@
 -- Requests: processed one at a time under a row lock, resolved into recordings, and settled when all of these are.
 
 -- name: submit
-insert into measurement_jobs (account, source, scope, schedule)
-values (%(account)s, %(source)s, %(scope)s, %(schedule)s)
+insert into measurement_jobs (account, source, scope, schedule, recording_limit, coverage)
+values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s)
 returning id;
 
 -- name: submit_once
 -- Of two concurrent requests with the same key, the second waits here for the first and then inserts nothing.
-insert into measurement_jobs (account, source, scope, schedule, idempotency_key, idempotency_digest)
-values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(key)s, %(digest)s)
+insert into measurement_jobs (account, source, scope, schedule, recording_limit, coverage, idempotency_key, idempotency_digest)
+values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s, %(key)s, %(digest)s)
 on conflict (account, idempotency_key) where idempotency_key is not null do nothing
 returning id;
 
@@ -97,6 +97,8 @@ select
     case when sized.fits then request.scope::text end as scope,
     case when sized.fits then request.platforms end as platforms,
     case when sized.fits then request.schedule end as schedule,
+    request.recording_limit,
+    request.coverage,
     request.created_at < now() - make_interval(secs => %(patience)s) as is_expired
 from measurement_jobs as request
 -- The limit keeps the planner from computing the size for each use.
@@ -258,6 +260,50 @@ from catalog_songs
 where catalog = %(catalog)s
 order by song
 on conflict (song, job) do nothing;
+
+-- name: rank
+-- Known plays, most played first: those that the queue ranks by, or else the latest count.
+select
+    wanted.song,
+    coalesce(queue.rank_score, latest.play_count, 0) as plays,
+    coalesce(
+        queue.status = 'done'
+        or (queue.status = 'failed' and queue.outcome = 'malformed')
+        or (
+            queue.song is null
+            and exists (
+                select from song_measurements as measurement
+                where
+                    measurement.song = wanted.song
+                    and measurement.platform = 'spotify'
+                    and measurement.metric = 'platform_displayed_play_count'
+                    and measurement.data_source = 'songstats'
+            )
+        ),
+        false
+    ) as is_owned
+from unnest(%(songs)s::text[]) as wanted (song)
+left join songstats_backfill_queue as queue on wanted.song = queue.song
+-- `limit 1` makes the planner read one recording at a time, and none that is queued.
+left join lateral (
+    select latest_counts.play_count
+    from latest_counts
+    where queue.song is null and latest_counts.song = wanted.song
+    limit 1
+) as latest on true
+order by plays desc, wanted.song asc;
+
+-- name: recordings
+select song
+from measurement_job_songs
+where job = %(job)s;
+
+-- name: record_left_out
+update measurement_jobs
+set
+    left_out = %(left_out)s,
+    covered_share = %(covered)s
+where id = %(job)s;
 
 -- name: enqueue
 -- Turns a request's recordings into queue rows in one statement: new ones ranked by their latest count, owned ones as done,
@@ -480,6 +526,10 @@ select
     asked,
     enqueued,
     skipped,
+    recording_limit,
+    coverage,
+    left_out,
+    covered_share,
     estimated_cost_usd,
     reused,
     created_at,
@@ -625,6 +675,10 @@ select
     request.asked,
     request.enqueued,
     request.skipped,
+    request.recording_limit,
+    request.coverage,
+    request.left_out,
+    request.covered_share,
     left(request.schedule, %(shown)s) as schedule,
     request.idempotency_key,
     request.snapshot,

@@ -106,10 +106,10 @@ on purchase_pauses to measurement_pipeline;
 -- The columns of the request itself cannot be updated; those of the answer can.
 grant
 select,
-insert (account, source, scope, schedule, idempotency_key, idempotency_digest),
+insert (account, source, scope, schedule, recording_limit, coverage, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
-    run_id, updated_at, idempotency_key, idempotency_digest, partitions_at
+    run_id, updated_at, idempotency_key, idempotency_digest, partitions_at, left_out, covered_share
 )
 on measurement_jobs to measurement_pipeline;
 
@@ -149,7 +149,7 @@ grant select, insert, update (settled_at, status_code, billable, reason, reconci
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
 
-grant select, insert (account, source, scope, platforms, schedule) on measurement_jobs to measurement_client;
+grant select, insert (account, source, scope, platforms, schedule, recording_limit, coverage) on measurement_jobs to measurement_client;
 grant select on client_logins to measurement_client;
 
 -- name: row_policies

@@ -655,7 +655,7 @@ def test_an_estimate_equals_submit_estimate_and_enqueues_nothing(api: RunningApi
     body = client.post(f"{JOBS}/estimate", json={"source": "historical", "scope": {"isrcs": isrcs(3)}}).json()
     assert body == {
         "status": "success", "source": "historical", "asked": 3, "owned": 0, "queued": 0, "hits": 3, "eur": 0.25, "days": 0,
-        "hits_left_now": 900, "hits_allowed_in_30_days": 900,
+        "hits_left_now": 900, "hits_allowed_in_30_days": 900, "left_out": 0, "covered": None, "value": [],
     }  # fmt: skip
     body = client.post(f"{JOBS}/estimate", json={"source": "current", "scope": {"album_ids": [ALBUM]}}).json()
     assert body == {
@@ -685,3 +685,22 @@ def test_the_payment_state_is_read_once_or_twice_if_stripe_is_asked(api: Running
     reads.clear()
     assert client.submit({"isrcs": isrcs(1)}).status_code == 202
     assert len(reads) == 1
+
+
+def test_a_client_sees_what_hits_are_worth_and_asks_for_the_part_that_matters(api: RunningApi):
+    songs = isrcs(3)
+    api.table.sql("insert into songs (isrc) select unnest(%s::text[])", songs)
+    for song, count in zip(songs, (60, 30, 10), strict=True):
+        api.table.measured(song, count)
+    client = api.client()
+    body = {"source": "historical", "scope": {"isrcs": songs}, "coverage": 0.85}
+    estimate = client.post(f"{JOBS}/estimate", json=body).json()
+    assert (estimate["hits"], estimate["left_out"], estimate["covered"]) == (2, 1, 0.9)
+    assert estimate["value"] == [{"hits": 2, "coverage": 0.9}]
+    job = client.post(JOBS, json=body).json()["id"]
+    shown = client.get(f"{JOBS}/{job}").json()
+    assert (shown["asked"], shown["left_out"], shown["covered"]) == (2, 1, 0.9)
+    assert (shown["limit"], shown["coverage"]) == (None, 0.85)
+    assert shown["value"] == [{"hits": 2, "coverage": 0.9}]
+    refused = client.post(JOBS, json={**body, "limit": 1})
+    assert (refused.status_code, refused.json()["error"]) == (400, "Provide at most one of limit / coverage")

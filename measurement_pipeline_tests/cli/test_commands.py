@@ -239,6 +239,10 @@ def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(ru
         "days": 30,
         "hits_left_now": 2,
         "hits_allowed_in_30_days": 3,
+        "left_out": 0,
+        "covered": 1.0,
+        # The three owned or queued ones have all known plays.
+        "value": [{"hits": 5, "coverage": 1.0}],
     }
     assert len(bench.sql("select 1 from measurement_jobs")) == 1
     assert len(bench.sql("select 1 from songstats_backfill_queue")) == 3

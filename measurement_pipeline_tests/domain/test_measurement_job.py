@@ -1,5 +1,6 @@
 """Requests: valid scopes, and the errors of invalid ones."""
 
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement_pipeline.domain.capture import Schedule
+from measurement_pipeline.domain.coverage import Aim
 from measurement_pipeline.domain.measurement_job import (
     MeasurementRequest,
     Refusal,
@@ -198,6 +200,48 @@ json = st.recursive(
     max_leaves=12,
 )
 keys = st.sampled_from(["isrcs", "album_ids", "catalog_id"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "coverage", "aim"),
+    [
+        (None, None, Aim()),
+        (300, None, Aim(limit=300)),
+        (None, 0.9, Aim(coverage=Decimal("0.9"))),
+        (None, 1, Aim(coverage=Decimal(1))),
+        (None, Decimal("0.25"), Aim(coverage=Decimal("0.25"))),
+    ],
+)
+def test_a_request_may_want_a_part_of_its_scope(limit: object, coverage: object, aim: Aim):
+    request = read_request("historical", {"isrcs": [ISRC]}, ["spotify"], limit=limit, coverage=coverage)
+    assert isinstance(request, MeasurementRequest)
+    assert request.aim == aim
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"limit": 0}, "limit must be a whole number"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"limit": 10**30}, "limit must be a whole number"),
+        ({"limit": "300"}, "limit must be a whole number"),
+        ({"coverage": 0}, "coverage must be a number"),
+        ({"coverage": 90}, "coverage must be a number"),
+        ({"coverage": float("nan")}, "coverage must be a number"),
+        ({"coverage": "90%"}, "coverage must be a number"),
+        ({"limit": 1, "coverage": 0.5}, "at most one of limit / coverage"),
+    ],
+)
+def test_an_impossible_part_is_refused_with_what_is_expected(fields: dict[str, object], part: str):
+    refusal = read_request("historical", {"isrcs": [ISRC]}, ["spotify"], **fields)
+    assert isinstance(refusal, Refusal)
+    assert part in refusal.error
+
+
+def test_a_part_is_for_histories_only():
+    refusal = read_request("current", {"isrcs": [ISRC]}, ["spotify"], limit=1)
+    assert isinstance(refusal, Refusal)
+    assert "source historical" in refusal.error
 
 
 @given(
