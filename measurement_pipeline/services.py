@@ -20,6 +20,7 @@ from measurement_pipeline.postgres.database import Connection, DatabaseUnavailab
 from measurement_pipeline.postgres.payment_decisions import PaymentDecisions
 from measurement_pipeline.settings import Kind, Settings, SettingsError
 from measurement_pipeline.vendors.apify.client import ApifyClient
+from measurement_pipeline.vendors.callback import CallbackSender
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 from measurement_pipeline.vendors.webhook import Webhook
@@ -80,6 +81,14 @@ class Alerts:
 
 
 @dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Sends callbacks of requests. `require_secret` raises `SettingsError` if a live deployment has no CALLBACK_SECRET."""
+
+    new_sender: Callable[[], CallbackSender] = field(repr=False)
+    require_secret: Callable[[], str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """Everything that a deployment works with. `captures` None: this deployment makes no captures."""
 
@@ -89,6 +98,7 @@ class Services:
     stripe: Stripe
     captures: CaptureServices | None
     alerts: Alerts
+    callbacks: Callbacks
 
     @property
     def backfill_dependencies(self) -> BackfillDependencies:
@@ -136,6 +146,10 @@ def create_services(settings: Settings) -> Services:
         stripe=Stripe(_payment_decider(settings, database_url)),
         captures=capture_services(settings, database_url),
         alerts=Alerts(settings.silence_alarm_hours, _post_alert(settings)),
+        callbacks=Callbacks(
+            new_sender=lambda: CallbackSender(allow_loopback=settings.callback_allow_loopback),
+            require_secret=lambda: callback_secret(settings, kind),
+        ),
     )
 
 
@@ -146,6 +160,17 @@ def key_secret(settings: Settings, kind: Kind) -> str:
     if kind == "sandbox":
         return SANDBOX_KEY_SECRET
     raise SettingsError("API_KEY_SECRET is not set: a live deployment needs one for its API, 32 characters or more")
+
+
+def callback_secret(settings: Settings, kind: Kind) -> str:
+    """The secret that callbacks are signed with, by way of each account's own. Raises `SettingsError`."""
+    if settings.callback_secret is not None:
+        return settings.callback_secret.get_secret_value()
+    if kind == "sandbox":
+        return SANDBOX_KEY_SECRET
+    raise SettingsError(
+        "CALLBACK_SECRET is not set: a live deployment needs one to send callbacks, 32 characters or more"
+    )
 
 
 def api_config(settings: Settings) -> ApiConfig:

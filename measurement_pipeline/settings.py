@@ -256,6 +256,20 @@ class Settings(BaseModel):
         alias="ALERT_WEBHOOK_URL",
         description='Webhook that receives one message for each incident, in Slack\'s format (`{"text": …}`). Default: none.',
     )
+    callback_secret: SecretStr | None = Field(
+        None,
+        alias="CALLBACK_SECRET",
+        min_length=32,
+        description=(
+            "Secret that the accounts' callback secrets are derived from, 32 characters or more. A live deployment needs one to "
+            "send callbacks; a sandbox has a default."
+        ),
+    )
+    callback_allow_loopback: bool = Field(
+        False,
+        alias="CALLBACK_ALLOW_LOOPBACK",
+        description="Send callbacks to loopback addresses, with http too. Only in a sandbox.",
+    )
     silence_alarm_hours: float = Field(
         6.0,
         alias="SILENCE_ALARM_HOURS",
@@ -390,6 +404,8 @@ class Settings(BaseModel):
                 f"DEPLOYMENT_KIND is {self.deployment_kind}, but the vendors' base addresses are {found} ones"
             )
         kind = self.deployment_kind or found
+        if kind == "live" and self.callback_allow_loopback:
+            raise SettingsError("CALLBACK_ALLOW_LOOPBACK is for a sandbox, and this deployment is live: unset it")
         self._require_captures_of(kind, behind_proxies=kind == "live" and not all(real))
         return kind
 

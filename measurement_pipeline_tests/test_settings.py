@@ -58,6 +58,8 @@ DEFAULTS = {
     "API_CORS_ORIGINS": ("api_cors_origins", None),
     "API_REQUESTS_PER_MINUTE": ("api_requests_per_minute", 600),
     "ALERT_WEBHOOK_URL": ("alert_webhook_url", None),
+    "CALLBACK_SECRET": ("callback_secret", None),
+    "CALLBACK_ALLOW_LOOPBACK": ("callback_allow_loopback", False),
     "SILENCE_ALARM_HOURS": ("silence_alarm_hours", 6.0),
 }
 

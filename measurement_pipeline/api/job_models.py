@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from measurement_pipeline.domain.callback import MAX_URL_LENGTH
 from measurement_pipeline.domain.measurement_job import MAX_LISTED
 
 _ID = "00000000-0000-4000-8000-00000000000b"
@@ -71,6 +72,16 @@ _COVERAGE = {
     ),
     "anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, {"type": "null"}],
 }
+_CALLBACK_URL = {
+    "description": (
+        "Address that is called, signed, when the job ends (done, failed, rejected, withdrawn) or needs a card "
+        "(payment_required). It must resolve to public addresses; redirects are not followed."
+    ),
+    "anyOf": [
+        {"type": "string", "format": "uri", "pattern": "^https://", "maxLength": MAX_URL_LENGTH},
+        {"type": "null"},
+    ],
+}
 _SCHEDULE = {
     "description": "monthly: repeat the capture every 30 days. Only with source current. Default: once.",
     "enum": ["once", "monthly", None],
@@ -88,7 +99,12 @@ class MeasurementJobRequest(BaseModel):
                 {"source": "historical", "scope": {"isrcs": ["GBUM72501895"]}},
                 {"source": "current", "scope": {"album_ids": ["0ETFjACtuP2ADo6LFhL6HN"]}, "schedule": "monthly"},
                 {"source": "historical", "scope": {"catalog_id": _CATALOG}, "platforms": ["spotify"]},
-                {"source": "historical", "scope": {"catalog_id": _CATALOG}, "coverage": 0.9},
+                {
+                    "source": "historical",
+                    "scope": {"catalog_id": _CATALOG},
+                    "coverage": 0.9,
+                    "callback_url": "https://client.example.com/measurements",
+                },
                 {"source": "historical", "scope": {"catalog_id": _CATALOG}, "limit": 300},
             ],
             # The only rule that involves two fields.
@@ -103,6 +119,7 @@ class MeasurementJobRequest(BaseModel):
     schedule: Annotated[Any, WithJsonSchema(_SCHEDULE)] = None
     limit: Annotated[Any, WithJsonSchema(_LIMIT)] = None
     coverage: Annotated[Any, WithJsonSchema(_COVERAGE)] = None
+    callback_url: Annotated[Any, WithJsonSchema(_CALLBACK_URL)] = None
 
 
 class Links(BaseModel):
@@ -222,6 +239,7 @@ class Job(BaseModel):
     coverage: float | None
     left_out: int | None
     covered: float | None
+    callback_url: str | None
     created_at: datetime
     updated_at: datetime
     links: Links

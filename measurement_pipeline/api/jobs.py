@@ -255,6 +255,7 @@ def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
         "coverage": row["coverage"],
         "left_out": row["left_out"],
         "covered": row["covered_share"],
+        "callback_url": row["callback_url"],
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
         "links": Links(self=f"{BASE}/{row['id']}"),

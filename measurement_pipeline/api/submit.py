@@ -49,6 +49,7 @@ class ParsedRequest:
     scope: dict[str, Any]
     schedule: str
     parsed: MeasurementRequest
+    callback_url: str | None = None
 
     @property
     def digest(self) -> bytes:
@@ -58,6 +59,8 @@ class ParsedRequest:
         # Added only where given, so that keys from before it existed still fit.
         if not self.parsed.aim.is_everything:
             parts.append(asdict(self.parsed.aim))
+        if self.callback_url is not None:
+            parts.append(self.callback_url)
         text = json.dumps(parts, default=str)
         return hashlib.sha256(text.encode()).digest()
 
@@ -65,13 +68,19 @@ class ParsedRequest:
 def parse_request(body: MeasurementJobRequest) -> ParsedRequest:
     """Parse a body. Raises `ApiError` (400) with the same message as a row in the table would get. It inserts no row."""
     parsed = read_request(
-        body.source, body.scope, body.platforms, body.schedule, limit=body.limit, coverage=body.coverage
+        body.source,
+        body.scope,
+        body.platforms,
+        body.schedule,
+        limit=body.limit,
+        coverage=body.coverage,
+        callback_url=body.callback_url,
     )
     if isinstance(parsed, Refusal):
         raise ApiError(parsed.status_code, ErrorCode.INVALID_REQUEST, parsed.error)
     assert isinstance(body.scope, dict)
     scope_without_nulls = {key: value for key, value in body.scope.items() if value is not None}
-    return ParsedRequest(parsed.source.value, scope_without_nulls, parsed.schedule.value, parsed)
+    return ParsedRequest(parsed.source.value, scope_without_nulls, parsed.schedule.value, parsed, body.callback_url)
 
 
 async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> dict[str, Any]:
@@ -170,6 +179,7 @@ def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID
         scope=request.scope,
         schedule=request.schedule,
         aim=request.parsed.aim,
+        callback_url=request.callback_url,
         key=key,
         digest=None if key is None else request.digest,
     )

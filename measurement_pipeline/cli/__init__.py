@@ -26,6 +26,7 @@ _COMMANDS = (
     "jobs",
     "captures",
     "series",
+    "callbacks",
     "queue",
     "spend",
     "report",

@@ -70,6 +70,11 @@ def _share(_: click.Context, param: click.Parameter, value: str | None) -> Decim
     metavar="SHARE",
     help="Request only the most played recordings that have this share of the known plays, such as 90%.",
 )
+@click.option(
+    "--callback-url",
+    metavar="URL",
+    help="Call this https address, signed, when the request ends or needs a card. `callbacks secret` prints the secret.",
+)
 @click.option("--monthly", is_flag=True, help="Capture again every 30 days. Only with --source current.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Enqueue nothing. Print what the request would cost.")
 @click.option("--wait", is_flag=True, help="Wait until the request is settled. Exit status 1 unless it is done.")
@@ -85,6 +90,7 @@ def command(
     catalog: str | None,
     top: int | None,
     coverage: Decimal | None,
+    callback_url: str | None,
     monthly: bool,
     only_estimate: bool,
     wait: bool,
@@ -106,7 +112,9 @@ def command(
             scope = {"isrcs": lookup.split_commas(isrcs)} if isrcs else {"album_ids": lookup.split_commas(albums)}
         # Intake would reject it with the same error a few seconds later.
         schedule = Schedule.MONTHLY if monthly else Schedule.ONCE
-        request = read_request(source, scope, ["spotify"], schedule, limit=top, coverage=coverage)
+        request = read_request(
+            source, scope, ["spotify"], schedule, limit=top, coverage=coverage, callback_url=callback_url
+        )
         if isinstance(request, Refusal):
             raise CommandError(request.error)
         if only_estimate:
@@ -114,7 +122,15 @@ def command(
             print_estimate(connection, environment, request, owner=owner, as_json=as_json)
             return
         ended_before = instance_lock.describe_end(environment.home, "dev") is not None
-        job = _submit(connection, account=owner, source=source, scope=scope, schedule=schedule, aim=request.aim)
+        job = _submit(
+            connection,
+            account=owner,
+            source=source,
+            scope=scope,
+            schedule=schedule,
+            aim=request.aim,
+            callback_url=callback_url,
+        )
         if not wait:
             if as_json:
                 output.print_json({"id": job, "state": State.QUEUED.value})

@@ -14,7 +14,7 @@ from measurement_pipeline import services
 from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
 from measurement_pipeline.defs.tick_wait import TickWait
-from measurement_pipeline.services import Alerts, MeasurementDatabase, Services, Songstats, Stripe
+from measurement_pipeline.services import Alerts, Callbacks, MeasurementDatabase, Services, Songstats, Stripe
 from measurement_pipeline.settings import Settings
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
@@ -136,6 +136,14 @@ def resource_definitions(
         return get_services().alerts
 
     @dg.resource(
+        description=(
+            "Callbacks of requests, to the addresses that clients name. Settings: CALLBACK_SECRET, CALLBACK_ALLOW_LOOPBACK."
+        )
+    )
+    def callbacks(_: dg.InitResourceContext) -> Callbacks:
+        return get_services().callbacks
+
+    @dg.resource(
         description="Limits of the historical backfill: hits, pace, concurrency, attempts, claim timeout, the operators' account."
     )
     def backfill_config(_: dg.InitResourceContext) -> BackfillConfig:
@@ -162,6 +170,7 @@ def resource_definitions(
         "apify": apify,
         "spotify": spotify,
         "alerts": alerts,
+        "callbacks": callbacks,
         "backfill_config": backfill_config,
         "capture_config": capture_config,
         "tick_wait": tick_wait,

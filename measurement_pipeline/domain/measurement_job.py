@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
+from measurement_pipeline.domain.callback import BAD_URL, is_callback_url
 from measurement_pipeline.domain.capture import Schedule
 from measurement_pipeline.domain.coverage import EVERYTHING, Aim
 from measurement_pipeline.domain.isrc import normalise_isrc
@@ -124,6 +125,7 @@ def read_request(
     *,
     limit: object = None,
     coverage: object = None,
+    callback_url: object = None,
 ) -> MeasurementRequest | Refusal:
     """Parse a row of `measurement_jobs`, whatever its columns hold, into a request or a refusal."""
     if not (isinstance(source, str) and source in set(Source)):
@@ -159,6 +161,9 @@ def read_request(
         return Refusal(
             400, "limit and coverage are for source historical: a capture costs the same for all of an album"
         )
+    if callback_url is not None and not is_callback_url(callback_url):
+        # The value is not quoted: it may contain a secret.
+        return Refusal(400, BAD_URL)
     return MeasurementRequest(Source(source), read, Schedule(interval), aim)
 
 

@@ -39,7 +39,7 @@ class PauseScope:
 
 @dataclass(frozen=True, slots=True)
 class PurchasePause:
-    """One pause. `paused_until` None: it lasts until somebody resumes."""
+    """One pause. `paused_until` None: it lasts until it is resumed."""
 
     scope: PauseScope
     reason: str

@@ -151,6 +151,7 @@ def _parse_document(document: RequestDocument) -> MeasurementRequest | Refusal:
         document.schedule,
         limit=document.limit,
         coverage=document.coverage,
+        callback_url=document.callback_url,
     )
 
 

@@ -83,6 +83,21 @@ comment on column incidents.last_at is 'Last occurrence.';
 comment on column incidents.told_at is 'When the webhook accepted the message. Null: not posted yet, or no webhook is configured.';
 comment on column incidents.ended_at is 'When it ended: its check passed, a run of its job succeeded, its breaker was closed, or it did not occur for 7 days.';
 
+comment on table job_callbacks is 'Outbox of callbacks: one row each time a request with a callback_url ends or needs a card. Written by a trigger of measurement_jobs.';
+comment on column job_callbacks.id is 'Id of the callback, in its body. A receiver can get a callback twice, and recognises it by this id.';
+comment on column job_callbacks.job is 'The request.';
+comment on column job_callbacks.account is 'Account of the request, whose secret signs the callback.';
+comment on column job_callbacks.state is 'State of the request that the callback reports.';
+comment on column job_callbacks.body is 'Content, as of that state. The id and the time of the row are added when it is sent.';
+comment on column job_callbacks.created_at is 'When the request reached the state.';
+comment on column job_callbacks.attempts is 'Attempts to send it, the current one included.';
+comment on column job_callbacks.next_attempt_at is 'Not sent before this time. While it is being sent: when the attempt counts as lost.';
+comment on column job_callbacks.retry_until is 'It is abandoned at the first failure whose next attempt would come later: three days after its creation, or after it was sent again by hand.';
+comment on column job_callbacks.delivered_at is 'When the receiver accepted it (2xx). Null: not yet.';
+comment on column job_callbacks.abandoned_at is 'When it was given up. Null: not abandoned.';
+comment on column job_callbacks.last_status_code is 'HTTP status of the last answer. Null: none.';
+comment on column job_callbacks.last_error is 'Why the last attempt failed. Null: it did not.';
+
 comment on view latest_counts is 'One row per recording with a count: the newest measured one, or an imported one if none was measured.';
 comment on column latest_counts.song is 'The recording (ISRC).';
 comment on column latest_counts.name is 'Title. Null if only the ISRC is known.';
@@ -111,6 +126,7 @@ comment on column measurement_jobs.asked is 'Recordings of the scope. historical
 comment on column measurement_jobs.enqueued is 'Recordings that this request added to the queue.';
 comment on column measurement_jobs.recording_limit is 'Want only so many recordings of the scope, the most played ones. Null: no such limit.';
 comment on column measurement_jobs.coverage is 'Want only the most played recordings with this share of the scope''s known plays, above 0 and at most 1. Null: all.';
+comment on column measurement_jobs.callback_url is 'Address that is called, signed, when the request ends or needs a card. May contain a secret of the client. Null: none.';
 comment on column measurement_jobs.left_out is 'Recordings of the scope that recording_limit or coverage left out, as of acceptance. Another request may still want them.';
 comment on column measurement_jobs.covered_share is 'Share of the scope''s known plays that the wanted recordings have, as of acceptance. Null: nothing was left out by choice, or no play count was known.';
 comment on column measurement_jobs.skipped is 'historical: recordings already owned or settled, which cost no hit. current: recordings without a known album, which no capture can measure.';

@@ -66,6 +66,7 @@ class RequestDocument:
     schedule: object
     limit: int | None
     coverage: Decimal | None
+    callback_url: str | None
     is_expired: bool
 
 
@@ -90,6 +91,7 @@ def submit(
     scope: dict[str, Any],
     schedule: str = Schedule.ONCE,
     aim: Aim = EVERYTHING,
+    callback_url: str | None = None,
 ) -> UUID:
     """Insert a request as a client would; returns its id. Raises `RequestTooLargeError`."""
     parameters = {
@@ -99,6 +101,7 @@ def submit(
         "schedule": schedule,
         "limit": aim.limit,
         "coverage": aim.coverage,
+        "callback_url": callback_url,
     }
     with _report_too_large():
         found = connection.execute(_SQL["submit"], parameters).fetchone()
@@ -115,6 +118,7 @@ def submit_once(
     scope: dict[str, Any],
     schedule: str,
     aim: Aim,
+    callback_url: str | None,
     key: str | None,
     digest: bytes | None,
 ) -> UUID | None:
@@ -129,6 +133,7 @@ def submit_once(
         "schedule": schedule,
         "limit": aim.limit,
         "coverage": aim.coverage,
+        "callback_url": callback_url,
         "key": key,
         "digest": digest,
     }
@@ -201,6 +206,7 @@ def _document(row: dict[str, Any]) -> RequestDocument:
         schedule=row["schedule"],
         limit=row["recording_limit"],
         coverage=row["coverage"],
+        callback_url=row["callback_url"],
         is_expired=row["is_expired"],
     )
 

@@ -1,14 +1,18 @@
 -- Requests: processed one at a time under a row lock, resolved into recordings, and settled when all of these are.
 
 -- name: submit
-insert into measurement_jobs (account, source, scope, schedule, recording_limit, coverage)
-values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s)
+insert into measurement_jobs (account, source, scope, schedule, recording_limit, coverage, callback_url)
+values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s, %(callback_url)s)
 returning id;
 
 -- name: submit_once
 -- Of two concurrent requests with the same key, the second waits here for the first and then inserts nothing.
-insert into measurement_jobs (account, source, scope, schedule, recording_limit, coverage, idempotency_key, idempotency_digest)
-values (%(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s, %(key)s, %(digest)s)
+insert into measurement_jobs (
+    account, source, scope, schedule, recording_limit, coverage, callback_url, idempotency_key, idempotency_digest
+)
+values (
+    %(account)s, %(source)s, %(scope)s, %(schedule)s, %(limit)s, %(coverage)s, %(callback_url)s, %(key)s, %(digest)s
+)
 on conflict (account, idempotency_key) where idempotency_key is not null do nothing
 returning id;
 
@@ -99,6 +103,7 @@ select
     case when sized.fits then request.schedule end as schedule,
     request.recording_limit,
     request.coverage,
+    request.callback_url,
     request.created_at < now() - make_interval(secs => %(patience)s) as is_expired
 from measurement_jobs as request
 -- The limit keeps the planner from computing the size for each use.
@@ -530,6 +535,7 @@ select
     coverage,
     left_out,
     covered_share,
+    callback_url,
     estimated_cost_usd,
     reused,
     created_at,
@@ -679,6 +685,7 @@ select
     request.coverage,
     request.left_out,
     request.covered_share,
+    request.callback_url,
     left(request.schedule, %(shown)s) as schedule,
     request.idempotency_key,
     request.snapshot,

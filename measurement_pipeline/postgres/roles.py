@@ -27,6 +27,7 @@ TABLES = (
     "client_logins",
     "deployment",
     "incidents",
+    "job_callbacks",
     "latest_counts",
     "measurement_job_songs",
     "measurement_jobs",

@@ -99,6 +99,11 @@ grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
 grant
 select,
+insert (job, account, state, body),
+update (attempts, next_attempt_at, retry_until, delivered_at, abandoned_at, last_status_code, last_error)
+on job_callbacks to measurement_pipeline;
+grant
+select,
 insert (account, vendor, reason, paused_by, paused_until),
 update (resumed_at, resumed_by)
 on purchase_pauses to measurement_pipeline;
@@ -106,7 +111,7 @@ on purchase_pauses to measurement_pipeline;
 -- The columns of the request itself cannot be updated; those of the answer can.
 grant
 select,
-insert (account, source, scope, schedule, recording_limit, coverage, idempotency_key, idempotency_digest),
+insert (account, source, scope, schedule, recording_limit, coverage, callback_url, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
     run_id, updated_at, idempotency_key, idempotency_digest, partitions_at, left_out, covered_share
@@ -149,7 +154,7 @@ grant select, insert, update (settled_at, status_code, billable, reason, reconci
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
 
-grant select, insert (account, source, scope, platforms, schedule, recording_limit, coverage) on measurement_jobs to measurement_client;
+grant select, insert (account, source, scope, platforms, schedule, recording_limit, coverage, callback_url) on measurement_jobs to measurement_client;
 grant select on client_logins to measurement_client;
 
 -- name: row_policies
@@ -207,7 +212,7 @@ begin
                 )
                 or (
                     pronamespace = current_schema()::regnamespace
-                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job', 'songstats_payers')
+                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job', 'enqueue_job_callback', 'songstats_payers')
                 )
             )
     loop

@@ -68,6 +68,7 @@ SNAPSHOT: Mapping[str, Any] = {
         "pause_purchases",
         "play_count_capture",
         "resume_purchases",
+        "send_callbacks",
         "songstats_backfill",
     ],
     "ops": [
@@ -86,10 +87,12 @@ SNAPSHOT: Mapping[str, Any] = {
         "analytics__spend",
         "backfill_is_progressing",
         "backfill_recordings",
+        "begin_pause",
         "capture_play_counts",
         "captures_are_progressing",
         "check_payment_method",
         "counts_are_monotonic",
+        "end_pause",
         "enqueue_backfill",
         "find_payers",
         "intake_is_progressing",
@@ -99,6 +102,7 @@ SNAPSHOT: Mapping[str, Any] = {
         "partitions_match_tables",
         "read_requests",
         "reclaim",
+        "send_callbacks_due",
         "series_have_no_gaps",
         "sources_agree",
         "start_due_series",
@@ -109,6 +113,7 @@ SNAPSHOT: Mapping[str, Any] = {
     "sensors": {
         "analytics_refresh_sensor": "analytics_refresh",
         "backfill_queue_sensor": "songstats_backfill",
+        "callback_sensor": "send_callbacks",
         "measurement_job_sensor": "measurement_job_intake",
         "playcount_snapshot_sensor": "play_count_capture",
         "run_failure_alert": None,
@@ -222,8 +227,8 @@ USES: Mapping[str, set[str]] = {
 def test_each_vendor_and_each_database_is_a_resource_with_a_description(definitions: dg.Definitions):
     resources = definitions.get_repository_def().get_top_level_resources()
     assert set(resources) == {
-        "alerts", "apify", "backfill_config", "capture_config", "dagster_database", "measurement_database", "songstats",
-        "spotify", "stripe", "tick_wait",
+        "alerts", "apify", "backfill_config", "callbacks", "capture_config", "dagster_database", "measurement_database",
+        "songstats", "spotify", "stripe", "tick_wait",
     }  # fmt: skip
     assert [name for name, resource in resources.items() if len(resource.description or "") < 40] == []
 

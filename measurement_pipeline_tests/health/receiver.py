@@ -17,6 +17,8 @@ class Receiver:
     status: int = 200
     location: str | None = None
     posted: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     may_answer: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -32,10 +34,13 @@ def listening() -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            content = self.rfile.read(int(self.headers["content-length"]))
+            body = json.loads(content)
             receiver.may_answer.wait(120)
             if receiver.status < 300:
                 receiver.posted.append(body)
+                receiver.bodies.append(content)
+                receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(receiver.status)
             if receiver.location is not None:
                 self.send_header("location", receiver.location)

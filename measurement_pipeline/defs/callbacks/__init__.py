@@ -1,0 +1,1 @@
+"""Callbacks in Dagster: a sensor watches the outbox, and a run sends what is due."""
