@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,6 +13,7 @@ from measurement_pipeline.backfill.config import BackfillConfig
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.capture.config import CaptureConfig, CaptureDependencies, CaptureServices
 from measurement_pipeline.domain.backfill_queue import QueueRules
+from measurement_pipeline.domain.capture import CaptureLimits
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.postgres import migrate
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
@@ -106,9 +106,9 @@ class Services:
         return backfill_dependencies(self.songstats, self.stripe)
 
     @property
-    def cap_usd(self) -> Decimal | None:
-        """Monthly limit of an account's captures in US dollars. None: this deployment makes no captures."""
-        return None if self.captures is None else self.captures.config.cap_usd
+    def capture_limits(self) -> CaptureLimits | None:
+        """Price and limits of captures. None: this deployment makes no captures."""
+        return None if self.captures is None else self.captures.config.limits
 
 
 def backfill_dependencies(songstats: Songstats, stripe: Stripe) -> BackfillDependencies:
@@ -190,7 +190,7 @@ def api_config(settings: Settings) -> ApiConfig:
         database_url=services.database.url,
         decide=services.stripe.decide,
         key_secret=key_secret(settings, settings.kind),
-        cap_usd=services.cap_usd,
+        capture_limits=services.capture_limits,
         hits_allowed=settings.hits_allowed,
         eur_per_hit=settings.songstats_eur_per_hit,
         bearer=bearer,
@@ -216,6 +216,15 @@ def backfill_config(settings: Settings, database_url: str) -> BackfillConfig:
     )
 
 
+def capture_limits(settings: Settings) -> CaptureLimits:
+    """Price and limits of captures."""
+    return CaptureLimits(
+        cap_usd=settings.snapshot_monthly_cap_usd,
+        usd_per_album=settings.apify_usd_per_album,
+        deployment_cap_usd=settings.snapshot_deployment_cap_usd,
+    )
+
+
 def capture_services(settings: Settings, database_url: str) -> CaptureServices | None:
     """Configuration and vendors of captures. None: APIFY_TOKEN is not set, and the deployment makes no captures."""
     token = settings.apify_token
@@ -224,12 +233,15 @@ def capture_services(settings: Settings, database_url: str) -> CaptureServices |
 
     def new_actor() -> ApifyClient:
         return ApifyClient(
-            token.get_secret_value(), base_url=settings.apify_base_url, timeout_seconds=config.start_timeout_seconds
+            token.get_secret_value(),
+            base_url=settings.apify_base_url,
+            timeout_seconds=config.start_timeout_seconds,
+            max_usd_per_album=settings.apify_usd_per_album,
         )
 
     config = CaptureConfig(
         database_url=database_url,
-        cap_usd=settings.snapshot_monthly_cap_usd,
+        limits=capture_limits(settings),
         claim_timeout_seconds=settings.claim_timeout,
         max_attempts=settings.max_attempts,
         heartbeat_seconds=min(10.0, settings.claim_timeout / 4),

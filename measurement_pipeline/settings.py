@@ -199,12 +199,31 @@ class Settings(BaseModel):
         pattern=_BASE_ADDRESS,
         description="Base URL of Spotify's token service.",
     )
+    apify_usd_per_album: Decimal = Field(
+        Decimal("0.004"),
+        alias="APIFY_USD_PER_ALBUM",
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description=(
+            "Price of one album in US dollars, as the actor's page states it. Estimates and caps use it, and no actor run may "
+            "charge more for its albums."
+        ),
+    )
     snapshot_monthly_cap_usd: Decimal = Field(
         Decimal(25),
         alias="SNAPSHOT_MONTHLY_CAP_USD",
         ge=0,
         allow_inf_nan=False,
         description="Most that an account may spend on captures in a calendar month (UTC), in US dollars.",
+    )
+
+    snapshot_deployment_cap_usd: Decimal = Field(
+        Decimal(100),
+        alias="SNAPSHOT_DEPLOYMENT_CAP_USD",
+        ge=0,
+        allow_inf_nan=False,
+        description="Most that all accounts together may spend on captures in a calendar month (UTC), in US dollars.",
     )
 
     api_host: str = Field("127.0.0.1", alias="API_HOST", description="Address on which the HTTP API listens.")

@@ -5,12 +5,11 @@ the next month.
 """
 
 import time
-from decimal import Decimal
 from uuid import UUID, uuid4
 
 from measurement_pipeline.capture.outcome import CaptureResultKind
 from measurement_pipeline.capture.run import make_capture
-from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, OverCap
+from measurement_pipeline.domain.capture import CaptureLimits, CaptureSpec, CaptureTicket, OverCap
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline.sandbox.albums import album_id
@@ -89,7 +88,7 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
     captures = deployment.services().captures
     if captures is None:
         raise RuntimeError("expected a deployment that captures")
-    snapshot = _asked(deployment, album_ids, cap_usd=captures.config.cap_usd)
+    snapshot = _asked(deployment, album_ids, limits=captures.config.limits)
     since = time.monotonic()
     ended = make_capture(snapshot, captures, run_id="bench")
     seconds = time.monotonic() - since
@@ -98,10 +97,10 @@ def _seconds(deployment: Deployment, album_ids: list[str]) -> float:
     return seconds
 
 
-def _asked(deployment: Deployment, album_ids: list[str], *, cap_usd: Decimal) -> UUID:
+def _asked(deployment: Deployment, album_ids: list[str], *, limits: CaptureLimits) -> UUID:
     # Each capture uses another account: the same account would get its capture of the last hour.
     with deployment.connect() as connection, connection.transaction():
-        opened = captures.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), cap_usd=cap_usd)
+        opened = captures.open_capture(connection, CaptureSpec(uuid4(), tuple(album_ids)), limits=limits)
     match opened:
         case CaptureTicket():
             return opened.snapshot

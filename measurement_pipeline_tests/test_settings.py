@@ -46,6 +46,8 @@ DEFAULTS = {
     "SPOTIFY_CLIENT_SECRET": ("spotify_client_secret", None),
     "SPOTIFY_API_BASE": ("spotify_api_base", "https://api.spotify.com"),
     "SPOTIFY_ACCOUNTS_BASE": ("spotify_accounts_base", "https://accounts.spotify.com"),
+    "APIFY_USD_PER_ALBUM": ("apify_usd_per_album", Decimal("0.004")),
+    "SNAPSHOT_DEPLOYMENT_CAP_USD": ("snapshot_deployment_cap_usd", Decimal(100)),
     "SNAPSHOT_MONTHLY_CAP_USD": ("snapshot_monthly_cap_usd", Decimal(25)),
     "API_HOST": ("api_host", "127.0.0.1"),
     "API_PORT": ("api_port", 8080),
@@ -451,4 +453,4 @@ def test_the_api_config_has_the_values_of_the_settings():
     assert config.bearer is not None
     assert (config.bearer.issuer, config.bearer.audience, config.bearer.algorithm) == (*ISSUER.values(), "RS256")
     assert (config.cors_origins, config.requests_per_minute) == (["https://a.example", "http://b:1"], 7)
-    assert (config.cap_usd, config.hits_allowed) == (None, 900)
+    assert (config.capture_limits, config.hits_allowed) == (None, 900)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from uuid import UUID
 
+from measurement_pipeline.domain.capture import CaptureLimits
 from measurement_pipeline.domain.payment import Decision
 
 
@@ -23,15 +23,15 @@ class JwtConfig:
 class ApiConfig:
     """Configuration and dependencies of the HTTP API.
 
-    `decide` asks Stripe whether an account has a valid card. `cap_usd` None: captures are disabled. `bearer` None: bearer tokens
-    are not accepted. `requests_per_minute` applies to each account; 0 means no limit. A POST that takes longer than
+    `decide` asks Stripe whether an account has a valid card. `capture_limits` None: captures are disabled. `bearer` None: bearer
+    tokens are not accepted. `requests_per_minute` applies to each account; 0 means no limit. A POST that takes longer than
     `answer_within_seconds` gets an answer without the counts, and its processing continues.
     """
 
     database_url: str = field(repr=False)
     decide: Callable[[UUID], Decision] = field(repr=False)
     key_secret: str = field(repr=False)
-    cap_usd: Decimal | None = None
+    capture_limits: CaptureLimits | None = None
     hits_allowed: int = 0
     eur_per_hit: float = 0.0
     bearer: JwtConfig | None = None

@@ -138,12 +138,12 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
                     eur_per_hit=config.eur_per_hit,
                 )
                 return HistoricalEstimate(**asdict(history))
-            if config.cap_usd is None:
+            if config.capture_limits is None:
                 raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.CAPTURES_RETRY_SECONDS)
             capture = capture_estimate.estimate_capture(
-                connection, request.parsed, account=caller.account, cap_usd=config.cap_usd
+                connection, request.parsed, account=caller.account, limits=config.capture_limits
             )
-            return CurrentEstimate(**asdict(capture), over_cap=capture.exceeds_cap)
+            return CurrentEstimate(**asdict(capture))
     except estimate.NothingToEstimateError as error:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 

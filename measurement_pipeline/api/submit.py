@@ -94,7 +94,7 @@ async def submit(caller: Caller, request: ParsedRequest, *, key: str | None) -> 
     if earlier is not None:
         return earlier
     needs_card = request.parsed.needs_card
-    if not needs_card and state.config.cap_usd is None:
+    if not needs_card and state.config.capture_limits is None:
         raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=CAPTURES_RETRY_SECONDS)
     if needs_card and decision is None:
         # `decide` reads the stored decision again: another request of the account can have stored one while this one waited for
@@ -193,7 +193,7 @@ def _insert_job(caller: Caller, request: ParsedRequest, key: str | None) -> UUID
 def _process(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, Any]:
     state = caller.state
     with state.connection_without_timeout() as connection:
-        process_request(connection, job, decision, run=state.name, cap_usd=state.config.cap_usd)
+        process_request(connection, job, decision, run=state.name, limits=state.config.capture_limits)
         return _fetch_row(connection, caller, job)
 
 

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from measurement_pipeline.capture.config import CaptureConfig
@@ -69,7 +70,10 @@ class ActorRunner:
         self._pause: PurchasesPausedError | None = None
         restartable = rows_to_restart(apify_runs.list_latest_runs(connection, snapshot).values(), is_retry=is_retry)
         # A failed run has been paid for, and so will be its restart. If that exceeds the monthly cap, the captured part stays.
-        is_within_cap = not restartable or captures.spent_this_month(connection, account) <= config.cap_usd
+        is_within_cap = (
+            not restartable
+            or captures.find_exceeded_cap(connection, account, config.limits, cost_usd=Decimal(0)) is None
+        )
         self._restartable = restartable if is_within_cap else frozenset[int]()
 
     def run(self, chunks: Sequence[Sequence[str]]) -> None:
@@ -111,8 +115,11 @@ class ActorRunner:
         return False
 
     def _start(self, chunk: int, album_ids: Sequence[str]) -> bool:
+        cost = self._config.limits.cost_usd(len(album_ids))
         try:
-            row = apify_runs.record_intent(self._connection, self._snapshot, chunk, album_ids, run=self._run_id)
+            row = apify_runs.record_intent(
+                self._connection, self._snapshot, chunk, album_ids, cost_usd=cost, run=self._run_id
+            )
         except PurchasesPausedError as error:
             self._pause = error
             return False
@@ -178,7 +185,12 @@ class ActorRunner:
 
     def _record_status(self, row: int, run: ActorRun) -> bool:
         apify_runs.record_status(
-            self._connection, row, status=run.status, message=run.message, finished_at=run.finished_at
+            self._connection,
+            row,
+            status=run.status,
+            message=run.message,
+            finished_at=run.finished_at,
+            cost_usd=run.cost_usd if run.status.has_ended else None,
         )
         return not run.status.has_ended
 

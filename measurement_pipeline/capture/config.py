@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 
+from measurement_pipeline.domain.capture import CaptureLimits
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
-    """Limits of captures. `cap_usd` is the cap of one account in a calendar month (UTC).
+    """Limits of captures.
 
     `start_timeout_seconds`: timeout of the request that starts the actor. `max_wait_seconds`: how long one run waits for the
     actor before it frees its slot. `result_settle_seconds`: how long a result may lack its last items, and their count too.
@@ -18,7 +18,7 @@ class CaptureConfig:
     """
 
     database_url: str = field(repr=False)
-    cap_usd: Decimal
+    limits: CaptureLimits
     claim_timeout_seconds: float
     max_attempts: int
     heartbeat_seconds: float = 10.0

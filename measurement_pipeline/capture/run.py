@@ -7,6 +7,8 @@ run is searched for before another one is started. A result is stored as receive
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
+from decimal import Decimal
 from enum import StrEnum
 from itertools import count
 from typing import Any
@@ -18,7 +20,7 @@ from measurement_pipeline.capture.attempt import CaptureAttempt
 from measurement_pipeline.capture.config import CaptureServices
 from measurement_pipeline.capture.mapping import SpotifyLookup
 from measurement_pipeline.capture.outcome import CaptureOutcome, CaptureResultKind, determine_result
-from measurement_pipeline.domain.capture import SnapshotState, cost_usd, describe_over_cap, split_into_chunks
+from measurement_pipeline.domain.capture import SnapshotState, describe_over_cap, split_into_chunks
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.postgres import apify_runs, captures, vendor_state
 from measurement_pipeline.postgres.apify_runs import CaptureLostError
@@ -94,7 +96,7 @@ def _run(attempt: CaptureAttempt, row: dict[str, Any], launch: Launch) -> Captur
         attempts = counted(claimed.attempts - 1, "attempt")
         return attempt.give_up(f"given up after {attempts}: {row['error'] or 'no attempt came to an end'}")
     try:
-        return _run_chunks(attempt, split_into_chunks(claimed.album_ids))
+        return _run_chunks(attempt, split_into_chunks(claimed.album_ids), has_reused=claimed.reused_albums > 0)
     except Exception as error:
         # A programming error. The next attempt of this run continues with what it holds; a later run waits a little.
         if attempt.is_last_try and not is_transient(error):
@@ -165,15 +167,16 @@ def _claim(attempt: CaptureAttempt, row: dict[str, Any], launch: Launch) -> Clai
 
 def _reopen_failed(attempt: CaptureAttempt, row: dict[str, Any], claimed: ClaimedCapture) -> None:
     """Let the missing chunks be bought, and the stored results be mapped again. Raises `_OverCapError`."""
-    connection, snapshot, cap_usd = attempt.connection, attempt.snapshot, attempt.services.config.cap_usd
+    connection, snapshot, limits = attempt.connection, attempt.snapshot, attempt.services.config.limits
     captures.lock_account(connection, attempt.account)
+    captures.lock_deployment(connection)
     runs = apify_runs.list_latest_runs(connection, snapshot)
     stored_albums = sum(len(run.album_ids) for run in runs.values() if run.has_result)
-    cost = cost_usd(len(claimed.album_ids) - stored_albums)
+    cost = limits.cost_usd(len(claimed.album_ids) - stored_albums)
     # The claim has reopened the capture, so its missing part already counts as spent, and no other capture can spend it.
-    spent = captures.spent_this_month(connection, attempt.account)
-    if spent > cap_usd:
-        raise _OverCapError(describe_over_cap(cap=cap_usd, spent=spent - cost, cost=cost))
+    over = captures.find_exceeded_cap(connection, attempt.account, limits, cost_usd=Decimal(0))
+    if over is not None:
+        raise _OverCapError(describe_over_cap(replace(over, spent=over.spent - cost, asked=cost)))
     apify_runs.supersede(connection, snapshot)
     apify_runs.reset_mapping(connection, snapshot)
     captures.reset_captured_at(connection, snapshot)
@@ -181,8 +184,11 @@ def _reopen_failed(attempt: CaptureAttempt, row: dict[str, Any], claimed: Claime
     attempt.record_act("capture taken up again", row)
 
 
-def _run_chunks(attempt: CaptureAttempt, album_chunks: Sequence[Sequence[str]]) -> CaptureOutcome:
-    """Run every chunk until it is finished. An error that stops them is written to the capture's row."""
+def _run_chunks(attempt: CaptureAttempt, album_chunks: Sequence[Sequence[str]], *, has_reused: bool) -> CaptureOutcome:
+    """Run every chunk until it is finished. An error that stops them is written to the capture's row.
+
+    `has_reused`: a recent capture has the counts of other albums of this one, so that it has not failed as a whole.
+    """
     dependencies = attempt.services.dependencies
     try:
         with dependencies.new_actor() as actor, closing(SpotifyLookup(dependencies)) as spotify:
@@ -207,6 +213,8 @@ def _run_chunks(attempt: CaptureAttempt, album_chunks: Sequence[Sequence[str]]) 
     runs = apify_runs.list_latest_runs(attempt.connection, attempt.snapshot)
     known = captures.known_albums(attempt.connection, [album for run in runs.values() for album in run.album_ids])
     kind, reason = determine_result(runs.values(), known_albums=known, is_last_try=attempt.is_last_try)
+    if has_reused and kind in {CaptureResultKind.FAILED, CaptureResultKind.NOT_FOUND}:
+        kind = CaptureResultKind.PARTLY_DONE
     if kind is CaptureResultKind.TRY_AGAIN:
         return CaptureOutcome(kind, reason)
     return attempt.finish(kind, reason)

@@ -23,13 +23,11 @@ def start_due_captures(config: CaptureConfig) -> SeriesResult:
     with connect(config.database_url) as connection:
         due = capture_series.list_due(connection)
         for series, spec in due:
-            match capture_series.start_if_due(connection, series, spec, cap_usd=config.cap_usd):
+            match capture_series.start_if_due(connection, series, spec, limits=config.limits):
                 case CaptureTicket():
                     started += 1
-                case OverCap(cap, spent, cost):
-                    refused.append(
-                        f"series {series} of account {spec.account}: {describe_over_cap(cap=cap, spent=spent, cost=cost)}"
-                    )
+                case OverCap() as over:
+                    refused.append(f"series {series} of account {spec.account}: {describe_over_cap(over)}")
                 case None:
                     pass
     return SeriesResult(len(due), started, tuple(refused))

@@ -52,7 +52,7 @@ def command(state: Path | None, *, sandbox_port: int | None, as_json: bool) -> N
             unpaid,
             process.check_payments(unpaid, configured.stripe.decide),
             run=f"reclaim by process {os.getpid()}",
-            cap_usd=configured.cap_usd,
+            limits=configured.capture_limits,
         )
         with environment.connect() as connection:
             vendor = songstats_ledger.vendor_state(connection)

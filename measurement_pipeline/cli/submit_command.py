@@ -9,6 +9,7 @@ from uuid import UUID
 
 import click
 
+from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, progress, receipt
 from measurement_pipeline.cli.environment import CliEnvironment, open_database
 from measurement_pipeline.domain.capture import Schedule
@@ -210,13 +211,13 @@ def _print_estimate(
 def _print_capture_estimate(
     connection: Connection, environment: CliEnvironment, request: MeasurementRequest, *, owner: Any, as_json: bool
 ) -> None:
-    cap = environment.settings.snapshot_monthly_cap_usd
+    limits = services.capture_limits(environment.settings)
     try:
-        result = capture_estimate.estimate_capture(connection, request, account=owner, cap_usd=cap)
+        result = capture_estimate.estimate_capture(connection, request, account=owner, limits=limits)
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        output.print_json(asdict(result) | {"over_cap": result.exceeds_cap})
+        output.print_json(asdict(result))
         return
     month = f"${result.spent_usd_this_month:,.3f} spent of ${result.cap_usd:,.2f}"
     output.console().print(
@@ -226,7 +227,7 @@ def _print_capture_estimate(
                 "cost": "$0: a capture of the same albums from the last hour is reused"
                 if result.reused
                 else f"${result.cost_usd:,.3f}",
-                "this month": month + (": it would be rejected" if result.exceeds_cap else ""),
+                "this month": month + (": it would be rejected" if result.over_cap else ""),
             }
         )
     )

@@ -10,8 +10,6 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-USD_PER_ALBUM = Decimal("0.003")
-
 # Albums of one actor run: enough to make the start cheap, few enough to make a failure cheap.
 ALBUMS_PER_CHUNK = 100
 
@@ -38,6 +36,19 @@ class SnapshotState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureLimits:
+    """Price and limits of captures, in US dollars of a calendar month (UTC): of one account, and of the whole deployment."""
+
+    cap_usd: Decimal
+    usd_per_album: Decimal
+    deployment_cap_usd: Decimal
+
+    def cost_usd(self, albums: int) -> Decimal:
+        """Price of capturing `albums` albums."""
+        return albums * self.usd_per_album
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +112,18 @@ class CaptureCounts:
     without_count: int
 
 
-def cost_usd(albums: int) -> Decimal:
-    """Price of capturing `albums` albums, in US dollars."""
-    return albums * USD_PER_ALBUM
-
-
-def describe_over_cap(*, cap: Decimal, spent: Decimal, cost: Decimal) -> str:
-    """Message for a capture that exceeds the monthly cap."""
+def describe_over_cap(over: "OverCap") -> str:
+    """Message for a capture that exceeds a monthly cap. What other accounts spend is not stated."""
+    if over.is_of_deployment:
+        return (
+            f"The monthly cap of this deployment's captures is reached, and this one would cost ${over.asked:,.3f}: try again in "
+            "the next calendar month (UTC), or ask the operator to raise SNAPSHOT_DEPLOYMENT_CAP_USD"
+        )
     message = (
-        f"The monthly cap of captures is reached: ${cap:,.2f} a calendar month (UTC), ${spent:,.3f} of it spent, and this one "
-        f"would cost ${cost:,.3f}"
+        f"The monthly cap of captures is reached: ${over.cap:,.2f} a calendar month (UTC), ${over.spent:,.3f} of it spent, and "
+        f"this one would cost ${over.asked:,.3f}"
     )
-    return message if cost <= cap else f"{message}: more than a whole month allows, so ask for fewer albums"
+    return message if over.asked <= over.cap else f"{message}: more than a whole month allows, so ask for fewer albums"
 
 
 def split_into_chunks(album_ids: Sequence[str]) -> list[tuple[str, ...]]:
@@ -194,8 +205,9 @@ class CaptureTicket:
 
 @dataclass(frozen=True, slots=True)
 class OverCap:
-    """The capture exceeds the account's monthly cap. Amounts in US dollars."""
+    """The capture exceeds a monthly cap: the account's, or the deployment's. Amounts in US dollars."""
 
     cap: Decimal
     spent: Decimal
     asked: Decimal
+    is_of_deployment: bool = False

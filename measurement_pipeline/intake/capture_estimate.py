@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import CaptureSpec
+from measurement_pipeline.domain.capture import CaptureLimits, CaptureSpec
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     UNKNOWN_CATALOG,
@@ -18,22 +18,21 @@ from measurement_pipeline.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class CaptureEstimate:
-    """In US dollars. `reused`: a capture of the same albums within the hour answers it at no cost."""
+    """In US dollars. `over_cap`: it exceeds the account's cap or the deployment's.
+
+    `reused`: a capture of the same albums within the hour answers it at no cost.
+    """
 
     albums: int
     cost_usd: Decimal
     reused: bool
     spent_usd_this_month: Decimal
     cap_usd: Decimal
-
-    @property
-    def exceeds_cap(self) -> bool:
-        """Whether it exceeds the cap of the month. A reused capture costs nothing and never does."""
-        return not self.reused and self.spent_usd_this_month + self.cost_usd > self.cap_usd
+    over_cap: bool
 
 
 def estimate_capture(
-    connection: Connection, request: MeasurementRequest, *, account: UUID, cap_usd: Decimal
+    connection: Connection, request: MeasurementRequest, *, account: UUID, limits: CaptureLimits
 ) -> CaptureEstimate:
     """The cost of a current request. Raises `NothingToEstimateError`."""
     scope = request.scope
@@ -44,5 +43,5 @@ def estimate_capture(
     album_ids = captures.resolve_albums(connection, scope)
     if not album_ids:
         raise NothingToEstimateError(NO_ALBUM_KNOWN)
-    cost, spent, reused = captures.estimate(connection, CaptureSpec(account, album_ids))
-    return CaptureEstimate(len(album_ids), cost, reused, spent, cap_usd)
+    cost, spent, over, reused = captures.estimate(connection, CaptureSpec(account, album_ids), limits)
+    return CaptureEstimate(len(album_ids), cost, reused, spent, limits.cap_usd, over is not None)

@@ -15,7 +15,14 @@ from itertools import islice
 from uuid import UUID
 
 from measurement_pipeline.domain.backoff import exponential_backoff
-from measurement_pipeline.domain.capture import NO_CAPTURES, CaptureSpec, CaptureTicket, OverCap, describe_over_cap
+from measurement_pipeline.domain.capture import (
+    NO_CAPTURES,
+    CaptureLimits,
+    CaptureSpec,
+    CaptureTicket,
+    OverCap,
+    describe_over_cap,
+)
 from measurement_pipeline.domain.measurement_job import (
     NO_ALBUM_KNOWN,
     NOTHING_RESOLVED,
@@ -166,9 +173,9 @@ def process_batch(
     decisions: dict[UUID, Decision],
     *,
     run: str,
-    cap_usd: Decimal | None = None,
+    limits: CaptureLimits | None = None,
 ) -> list[RequestResult]:
-    """Process every request of the batch. `cap_usd`: monthly cap of an account's captures; None: captures are disabled.
+    """Process every request of the batch. `limits`: price and caps of captures; None: captures are disabled.
 
     Raises `DatabaseUnavailable` if the database becomes unreachable. Any other error is written to the request's row.
     """
@@ -185,7 +192,7 @@ def process_batch(
                     beat_at = time.monotonic()
                 if request.id in begun:
                     decision = decisions.get(request.account)
-                    result = _process_one(connection, request, begun[request.id], decision, cap_usd=cap_usd)
+                    result = _process_one(connection, request, begun[request.id], decision, limits=limits)
                     if result is not None:
                         results.append(result)
         # Only this batch: the end of each backfill run and the reclaim settle the others.
@@ -204,7 +211,7 @@ def _split(requests: Sequence[WaitingRequest], size: int) -> Iterator[Sequence[W
 
 
 def process_request(
-    connection: Connection, job: UUID, decision: Decision | None, *, run: str, cap_usd: Decimal | None = None
+    connection: Connection, job: UUID, decision: Decision | None, *, run: str, limits: CaptureLimits | None = None
 ) -> RequestResult | None:
     """Process one request now, due or not; for a caller that has just made it.
 
@@ -217,7 +224,7 @@ def process_request(
     begun = measurement_jobs.begin_attempts(connection, [request], run=run)
     if job not in begun:
         return None
-    result = _process_one(connection, request, begun[job], decision, cap_usd=cap_usd)
+    result = _process_one(connection, request, begun[job], decision, limits=limits)
     measurement_jobs.settle(connection, only=[job])
     return result
 
@@ -228,7 +235,7 @@ def _process_one(
     attempts: int,
     decision: Decision | None,
     *,
-    cap_usd: Decimal | None,
+    limits: CaptureLimits | None,
 ) -> RequestResult | None:
     """Process a request. `attempts` counts this one."""
     if attempts > MAX_INTAKE_ATTEMPTS:
@@ -240,7 +247,7 @@ def _process_one(
                 if not measurement_jobs.lock(connection, request):
                     return None
                 document = measurement_jobs.document(connection, request)
-                return _answer_request(connection, request, document, decision, cap_usd)
+                return _answer_request(connection, request, document, decision, limits)
         except DatabaseError as error:
             if connection.closed:
                 raise  # the database is unreachable; the request is not the cause
@@ -273,13 +280,13 @@ def _answer_request(
     request: WaitingRequest,
     document: RequestDocument,
     decision: Decision | None,
-    cap_usd: Decimal | None,
+    limits: CaptureLimits | None,
 ) -> RequestResult:
     reading = _parse_document(document)
     if isinstance(reading, Refusal):
         return _refuse_request(connection, request, State.REJECTED, reading.status_code, reading.error)
     if reading.source is Source.CURRENT:
-        return _request_capture(connection, request, reading, cap_usd)
+        return _request_capture(connection, request, reading, limits)
     if _is_unknown_catalog(connection, request, reading.scope):
         # Before payment, so that no one saves a card for a catalogue that does not exist.
         return _refuse_request(connection, request, State.REJECTED, 400, UNKNOWN_CATALOG)
@@ -308,9 +315,9 @@ def _answer_request(
 
 
 def _request_capture(
-    connection: Connection, request: WaitingRequest, reading: MeasurementRequest, cap_usd: Decimal | None
+    connection: Connection, request: WaitingRequest, reading: MeasurementRequest, limits: CaptureLimits | None
 ) -> RequestResult:
-    if cap_usd is None:
+    if limits is None:
         # The operator can enable captures; the request is not the cause.
         measurement_jobs.postpone(connection, request, seconds=None, error=NO_CAPTURES, attempt_back=True)
         return RequestResult(request.id, request.account, None, error=NO_CAPTURES)
@@ -323,9 +330,9 @@ def _request_capture(
     catalog = scope.catalog_id if isinstance(scope, ScopeByCatalog) else None
     isrcs = scope.isrcs if isinstance(scope, ScopeByIsrc) else None
     wanted = CaptureSpec(request.account, album_ids, catalog, isrcs, schedule=reading.schedule)
-    opened = captures.open_capture(connection, wanted, cap_usd=cap_usd)
+    opened = captures.open_capture(connection, wanted, limits=limits)
     if isinstance(opened, OverCap):
-        why = describe_over_cap(cap=opened.cap, spent=opened.spent, cost=opened.asked)
+        why = describe_over_cap(opened)
         return _refuse_request(connection, request, State.REJECTED, 429, why, cost_usd=opened.asked)
     requested, skipped = _count_left_out(connection, request, scope)
     measurement_jobs.accept_capture(

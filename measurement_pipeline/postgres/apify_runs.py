@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from measurement_pipeline.domain.capture import CaptureCounts, SpotifyTrack, cost_usd
+from measurement_pipeline.domain.capture import CaptureCounts, SpotifyTrack
 from measurement_pipeline.domain.purchase_pause import PurchasePause
 from measurement_pipeline.postgres import purchase_pauses, songs
 from measurement_pipeline.postgres.database import Connection, fetch_row
@@ -67,7 +67,9 @@ def list_latest_runs(connection: Connection, snapshot: UUID) -> dict[int, ActorR
     return {row["chunk"]: ActorRunRow(**{**row, "album_ids": tuple(row["album_ids"])}) for row in rows}
 
 
-def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, run: str) -> int:
+def record_intent(
+    connection: Connection, snapshot: UUID, chunk: int, album_ids: Sequence[str], *, cost_usd: Decimal, run: str
+) -> int:
     """Insert the row of an actor run before it is started; return its id.
 
     Raises `CaptureLostError`, and `PurchasesPausedError` while an operator's pause stops starts for the account.
@@ -76,7 +78,7 @@ def record_intent(connection: Connection, snapshot: UUID, chunk: int, album_ids:
         "snapshot": snapshot,
         "chunk": chunk,
         "album_ids": list(album_ids),
-        "cost": cost_usd(len(album_ids)),
+        "cost": cost_usd,
         "run": run,
     }
     try:
@@ -117,10 +119,16 @@ def record_not_started(connection: Connection, row: int, *, message: str) -> Non
 
 
 def record_status(
-    connection: Connection, row: int, *, status: str, message: str | None, finished_at: datetime | None
+    connection: Connection,
+    row: int,
+    *,
+    status: str,
+    message: str | None,
+    finished_at: datetime | None,
+    cost_usd: Decimal | None = None,
 ) -> None:
-    """Store the current status of the actor run of `row`."""
-    parameters = {"id": row, "status": status, "message": message, "finished_at": finished_at}
+    """Store the current status of the actor run of `row`. `cost_usd`: the cost that it reports; None: the expected one stays."""
+    parameters = {"id": row, "status": status, "message": message, "finished_at": finished_at, "cost": cost_usd}
     connection.execute(_SQL["seen"], parameters)
 
 

@@ -78,6 +78,7 @@ set
     status = %(status)s,
     message = %(message)s,
     seen_at = clock_timestamp(),
+    cost_usd = coalesce(%(cost)s, cost_usd),
     finished_at = coalesce(%(finished_at)s, finished_at)
 where id = %(id)s and kept_at is null;
 

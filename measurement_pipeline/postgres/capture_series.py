@@ -1,10 +1,16 @@
 """Monthly series of captures: which are due, and their start and stop. The statements are in `capture_series.sql`."""
 
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from measurement_pipeline.domain.capture import SERIES_INTERVAL, CaptureSpec, CaptureTicket, OverCap, Schedule
+from measurement_pipeline.domain.capture import (
+    SERIES_INTERVAL,
+    CaptureLimits,
+    CaptureSpec,
+    CaptureTicket,
+    OverCap,
+    Schedule,
+)
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -32,7 +38,7 @@ def list_due(connection: Connection, series: UUID | None = None) -> list[tuple[U
 
 
 def start_if_due(
-    connection: Connection, series: UUID, spec: CaptureSpec, *, cap_usd: Decimal
+    connection: Connection, series: UUID, spec: CaptureSpec, *, limits: CaptureLimits
 ) -> CaptureTicket | OverCap | None:
     """Open the next capture of a series; None if it is not due any more. The check and the start share a transaction."""
     with connection.transaction():
@@ -40,7 +46,7 @@ def start_if_due(
         if not list_due(connection, series):
             return None
         # `open_capture` would restart the series, although it may have been stopped at this moment.
-        return captures.open_locked(connection, spec, cap_usd=cap_usd)
+        return captures.open_locked(connection, spec, limits=limits)
 
 
 def list_all(connection: Connection, *, account: UUID | None = None) -> list[dict[str, Any]]:

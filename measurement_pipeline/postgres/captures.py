@@ -11,12 +11,12 @@ from uuid import UUID
 
 from measurement_pipeline.domain.capture import (
     REUSE_PERIOD,
+    CaptureLimits,
     CaptureSpec,
     CaptureTicket,
     OverCap,
     Schedule,
     SnapshotState,
-    cost_usd,
 )
 from measurement_pipeline.domain.measurement_job import Scope, ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres.database import Connection, fetch_row
@@ -31,9 +31,13 @@ FAILED = 500
 
 @dataclass(frozen=True, slots=True)
 class ClaimedCapture:
-    """A capture that this run has just claimed. `attempts` includes this claim."""
+    """A capture that this run has just claimed. `attempts` includes this claim.
+
+    `album_ids`: the albums to capture, without the `reused_albums` that a recent capture has.
+    """
 
     album_ids: tuple[str, ...]
+    reused_albums: int
     attempts: int
 
 
@@ -55,45 +59,78 @@ def count_without_album(connection: Connection, songs: Sequence[str]) -> int:
     return int(fetch_row(connection, _SQL["count_without_album"], songs=list(songs))["without_album"])
 
 
-def open_capture(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
-    """Return the capture that answers `spec`: a recent one of the same albums, or a new one within the monthly cap.
+def open_capture(connection: Connection, spec: CaptureSpec, *, limits: CaptureLimits) -> CaptureTicket | OverCap:
+    """Return the capture that answers `spec`: a recent one of the same albums, or a new one within the monthly caps.
+
+    A new one pays only for albums that no capture of the account has captured within the hour.
 
     A monthly schedule also starts a series. Call it in a transaction: it locks the account until the end, so that two equal
     requests at the same moment pay once.
     """
-    answer = open_locked(connection, spec, cap_usd=cap_usd)
+    answer = open_locked(connection, spec, limits=limits)
     if isinstance(answer, CaptureTicket) and spec.schedule is Schedule.MONTHLY:
         connection.execute(_SQL["start_series"], _parameters(spec))
     return answer
 
 
-def open_locked(connection: Connection, spec: CaptureSpec, *, cap_usd: Decimal) -> CaptureTicket | OverCap:
+def open_locked(connection: Connection, spec: CaptureSpec, *, limits: CaptureLimits) -> CaptureTicket | OverCap:
     """Like `open_capture`, without starting a series."""
     parameters = _parameters(spec)
     lock_account(connection, spec.account)
     connection.execute(_SQL["ensure_account"], parameters)
-    cost = cost_usd(len(spec.album_ids))
     albums = len(spec.album_ids)
     reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()}).fetchone()
     if reusable is not None:
         return CaptureTicket(reusable["id"], albums, Decimal(0), reused=True)
-    opened = fetch_row(connection, _SQL["open"], **parameters, cost=cost, cap=cap_usd)
-    if opened["id"] is None:
-        return OverCap(cap_usd, opened["spent"], cost)
+    recent = _recently_captured(connection, parameters)
+    cost = limits.cost_usd(albums - len(recent))
+    # After the account's lock, always in this order, which prevents deadlocks.
+    connection.execute(_SQL["lock_deployment"])
+    over = find_exceeded_cap(connection, spec.account, limits, cost_usd=cost)
+    if over is not None:
+        return over
+    opened = fetch_row(connection, _SQL["open"], **parameters, cost=cost, reused=recent)
     return CaptureTicket(opened["id"], albums, cost, reused=False)
 
 
-def estimate(connection: Connection, spec: CaptureSpec) -> tuple[Decimal, Decimal, bool]:
-    """Cost of `spec`, the account's cost so far this month (both in US dollars), and whether a recent capture answers it."""
+def find_exceeded_cap(
+    connection: Connection, account: UUID, limits: CaptureLimits, *, cost_usd: Decimal
+) -> OverCap | None:
+    """The cap that `cost_usd` more would exceed, or None. The caller holds the locks of the account and of the deployment."""
+    spent = fetch_row(connection, _SQL["spent_this_month"], account=account)
+    if spent["spent"] + cost_usd > limits.cap_usd:
+        return OverCap(limits.cap_usd, spent["spent"], cost_usd)
+    if spent["spent_by_all"] + cost_usd > limits.deployment_cap_usd:
+        return OverCap(limits.deployment_cap_usd, spent["spent_by_all"], cost_usd, is_of_deployment=True)
+    return None
+
+
+def estimate(
+    connection: Connection, spec: CaptureSpec, limits: CaptureLimits
+) -> tuple[Decimal, Decimal, OverCap | None, bool]:
+    """What `spec` would cost, what the account has spent this month, the cap that it would exceed, and whether it is reused."""
     parameters = _parameters(spec)
     reusable = connection.execute(_SQL["reusable"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()}).fetchone()
     spent = spent_this_month(connection, spec.account)
-    return Decimal(0) if reusable else cost_usd(len(spec.album_ids)), spent, reusable is not None
+    recent = [] if reusable else _recently_captured(connection, parameters)
+    cost = Decimal(0) if reusable else limits.cost_usd(len(spec.album_ids) - len(recent))
+    over = None if reusable else find_exceeded_cap(connection, spec.account, limits, cost_usd=cost)
+    return cost, spent, over, reusable is not None
+
+
+def _recently_captured(connection: Connection, parameters: dict[str, Any]) -> list[str]:
+    found = connection.execute(_SQL["recently_captured"], parameters | {"reuse_for": REUSE_PERIOD.total_seconds()})
+    return [row["album_id"] for row in found]
 
 
 def lock_account(connection: Connection, account: UUID) -> None:
     """Serialise changes to the account's capture costs until this transaction ends."""
     connection.execute(_SQL["lock_account"], {"account": str(account)})
+
+
+def lock_deployment(connection: Connection) -> None:
+    """Serialise changes to all accounts' capture costs. Taken after an account's lock."""
+    connection.execute(_SQL["lock_deployment"])
 
 
 def spent_this_month(connection: Connection, account: UUID) -> Decimal:
@@ -125,7 +162,7 @@ def claim(
         _SQL["claim"],
         {"snapshot": snapshot, "run": run, "operator": operator, "claim_timeout": claim_timeout_seconds},
     ).fetchone()
-    return None if row is None else ClaimedCapture(tuple(row["album_ids"]), row["attempts"])
+    return None if row is None else ClaimedCapture(tuple(row["album_ids"]), row["reused_albums"], row["attempts"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ where platform = 'spotify' and identifier_type = 'album_id' and value = any(%(al
 -- previous holder committed.
 select pg_advisory_xact_lock(hashtextextended('playcount_snapshots of ' || %(account)s, 0));
 
+-- name: lock_deployment
+-- For the deployment's cap, all accounts take turns.
+select pg_advisory_xact_lock(hashtextextended('playcount_snapshots', 0));
+
 -- name: ensure_account
 insert into accounts (id)
 values (%(account)s)
@@ -60,43 +64,45 @@ where
 order by created_at desc
 limit 1;
 
+-- name: recently_captured
+-- Of these albums, those with stored counts of the last hour that the account has paid for.
+select distinct album.id as album_id
+from apify_runs as bought
+inner join playcount_snapshots as captured on bought.snapshot = captured.id
+cross join lateral unnest(bought.album_ids) as album (id)
+where
+    captured.account = %(account)s
+    and captured.state = 'done'
+    and bought.mapped_at is not null
+    and bought.kept_at > clock_timestamp() - make_interval(secs => %(reuse_for)s)
+    and album.id = any(%(album_ids)s::text[]);
+
 -- name: open
--- Checks the monthly cap and inserts the capture in one statement, under the account's lock.
-with spent as (
-    select coalesce(sum(usd), 0) as usd
-    from playcount_spent_this_month
-    where account = %(account)s
-),
-
-opened as (
-    insert into playcount_snapshots (
-        account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd
-    )
-    select
-        %(account)s,
-        %(catalog)s,
-        %(album_ids)s::text[],
-        sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8')),
-        %(isrcs)s::text[],
-        %(platforms)s::text[],
-        %(schedule)s,
-        cardinality(%(album_ids)s::text[]),
-        %(cost)s
-    from spent
-    where spent.usd + %(cost)s <= %(cap)s
-    returning id
+-- Under the locks, after the caps were checked.
+insert into playcount_snapshots (
+    account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd, reused_album_ids, state
 )
-
-select
-    spent.usd as spent,
-    opened.id
-from spent
-left join opened on true;
+values (
+    %(account)s,
+    %(catalog)s,
+    %(album_ids)s::text[],
+    sha256(convert_to(array_to_string(%(album_ids)s::text[], ','), 'UTF8')),
+    %(isrcs)s::text[],
+    %(platforms)s::text[],
+    %(schedule)s,
+    cardinality(%(album_ids)s::text[]),
+    %(cost)s,
+    %(reused)s::text[],
+    -- If nothing is left to capture, it is done.
+    case when %(album_ids)s::text[] <@ %(reused)s::text[] then 'done' else 'queued' end
+)
+returning id;
 
 -- name: spent_this_month
-select coalesce(sum(usd), 0) as spent
-from playcount_spent_this_month
-where account = %(account)s;
+select
+    coalesce(sum(usd) filter (where account = %(account)s), 0) as spent,
+    coalesce(sum(usd), 0) as spent_by_all
+from playcount_spent_this_month;
 
 -- name: seconds_left_this_month
 select
@@ -185,7 +191,15 @@ where
                 and owner.beat_at >= clock_timestamp() - make_interval(secs => %(claim_timeout)s)
         )
     )
-returning snapshot.album_ids, snapshot.attempts;
+returning
+    array(
+        select album.id
+        from unnest(snapshot.album_ids) with ordinality as album (id, place)
+        where album.id <> all(snapshot.reused_album_ids)
+        order by album.place
+    ) as album_ids,
+    cardinality(snapshot.reused_album_ids) as reused_albums,
+    snapshot.attempts;
 
 -- name: claim_done
 -- Claims a done capture while its stored results are mapped again. Its state and its requests do not change.

@@ -129,7 +129,9 @@ on api_keys to measurement_pipeline;
 -- The specification of a capture cannot be updated; its result can.
 grant
 select,
-insert (account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd),
+insert (
+    account, catalog, album_ids, albums_digest, isrcs, platforms, schedule, album_count, estimated_cost_usd, reused_album_ids, state
+),
 update (
     state, status_code, error, attempts, claimed_by, not_before, captured_at, tracks, recordings, without_count, unmapped, updated_at,
     partition_key
@@ -144,7 +146,7 @@ grant
 select,
 insert (snapshot, chunk, album_ids, cost_usd, run_id),
 update (
-    actor_run, status, message, seen_at, finished_at, superseded_at, kept_at, sha256, body, mapped_at, albums, tracks, recordings, without_count, unmapped
+    actor_run, status, message, cost_usd, seen_at, finished_at, superseded_at, kept_at, sha256, body, mapped_at, albums, tracks, recordings, without_count, unmapped
 )
 on apify_runs to measurement_pipeline;
 

@@ -98,6 +98,7 @@ def api_config(database_url: str, sandbox: SandboxClient) -> ApiConfig:
             "STRIPE_SECRET_KEY": sandbox.stripe_key,
             "APIFY_BASE_URL": sandbox.songstats_url,
             "APIFY_TOKEN": sandbox.apify_token,
+            "APIFY_USD_PER_ALBUM": "0.003",
             "API_REQUESTS_PER_MINUTE": "0",
         }
     )

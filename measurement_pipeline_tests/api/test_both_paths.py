@@ -78,7 +78,7 @@ def submit_to_table(api: RunningApi, account: UUID, source: Any, scope: object) 
     job = api.table.submit(scope, account=account, source=source)
     batch = load_batch(api.config.database_url)
     decisions = check_payments(batch, api.config.decide)
-    process_batch(api.config.database_url, batch, decisions, run="sensor", cap_usd=api.config.cap_usd)
+    process_batch(api.config.database_url, batch, decisions, run="sensor", limits=api.config.capture_limits)
     (row,) = api.table.sql(
         "select job.*, made.album_count from measurement_jobs as job"
         " left join playcount_snapshots as made on made.id = job.snapshot where job.id = %s",

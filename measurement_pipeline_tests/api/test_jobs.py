@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
@@ -26,6 +25,7 @@ from measurement_pipeline.intake.process import check_payments, load_batch, proc
 from measurement_pipeline.postgres import capture_series, conninfo, measurement_jobs, payment_decisions
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline_tests.api.conftest import JOBS, RunningApi, StartApi
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -123,7 +123,7 @@ def test_another_accounts_catalogue_is_an_error_and_no_card_is_requested(api: Ru
 
 
 def test_a_capture_over_the_monthly_cap_is_a_429_until_the_month_ends(start_api: StartApi):
-    client = start_api(cap_usd=Decimal("0.002")).client()
+    client = start_api(capture_limits=capture_limits("0.002")).client()
     answer = client.submit({"album_ids": [ALBUM]}, source="current")
     assert answer.status_code == 429
     assert answer.json()["error"].startswith("The monthly cap of captures is reached: $0.00")
@@ -131,7 +131,7 @@ def test_a_capture_over_the_monthly_cap_is_a_429_until_the_month_ends(start_api:
 
 
 def test_a_capture_larger_than_the_cap_asks_for_fewer_albums(start_api: StartApi):
-    client = start_api(cap_usd=Decimal("0.004")).client()
+    client = start_api(capture_limits=capture_limits("0.004")).client()
     albums = [ALBUM, "4MUSeRnhpSfkMqREFQ36mC"]
     assert client.submit({"album_ids": albums}, source="current").json()["error"].endswith("so ask for fewer albums")
     assert client.submit({"album_ids": albums[:1]}, source="current").status_code == 202
@@ -149,7 +149,7 @@ def test_without_an_answer_from_stripe_no_job_is_inserted(start_api: StartApi):
 
 
 def test_without_captures_a_current_request_is_a_503_and_inserts_no_job(start_api: StartApi):
-    api = start_api(cap_usd=None)
+    api = start_api(capture_limits=None)
     for path in (JOBS, f"{JOBS}/estimate"):
         answer = api.client().post(path, json={"source": "current", "scope": {"album_ids": [ALBUM]}})
         assert (answer.status_code, answer.json()["error"]) == (503, NO_CAPTURES)
@@ -258,7 +258,7 @@ def test_a_key_answered_with_402_is_answered_with_202_after_the_card_is_saved(ap
 
 
 def test_a_key_answered_with_429_can_be_used_again(start_api: StartApi):
-    api = start_api(cap_usd=Decimal("0.003"))
+    api = start_api(capture_limits=capture_limits("0.003"))
     client = api.client()
     other = client.submit({"album_ids": ["4MUSeRnhpSfkMqREFQ36mC"]}, source="current").json()["id"]
     for _ in range(2):
@@ -270,7 +270,7 @@ def test_a_key_answered_with_429_can_be_used_again(start_api: StartApi):
 
 
 def test_concurrent_requests_over_the_cap_each_get_an_answer(start_api: StartApi):
-    client = start_api(cap_usd=Decimal("0.002")).client()
+    client = start_api(capture_limits=capture_limits("0.002")).client()
     with ThreadPoolExecutor(30) as threads:
         answers = list(
             threads.map(lambda _: client.submit({"album_ids": [ALBUM]}, source="current", key="k"), range(120))
@@ -619,7 +619,7 @@ def test_withdrawing_cancels_the_next_capture_of_the_series(api: RunningApi):
     with connect(api.config.database_url) as connection:
         measurement_jobs.settle(connection)
         ((series, due),) = capture_series.list_due(connection)
-        capture_series.start_if_due(connection, series, due, cap_usd=Decimal(25))
+        capture_series.start_if_due(connection, series, due, limits=capture_limits())
     assert client.delete(f"{JOBS}/{job}").status_code == 200
     assert api.table.sql("select state from playcount_snapshots order by created_at") == [
         {"state": "done"},

@@ -7,7 +7,6 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from decimal import Decimal
 from itertools import product
 from typing import Any
 from uuid import uuid4
@@ -22,6 +21,7 @@ from measurement_pipeline.postgres import capture_series, reads, views
 from measurement_pipeline.postgres.database import Connection, DatabaseUnavailable, connect
 from measurement_pipeline.postgres.sql import statements
 from measurement_pipeline_tests.api.conftest import JOBS, Client, RunningApi, StartApi
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import isrcs
 
@@ -552,7 +552,7 @@ def test_an_account_can_read_the_captures_of_its_series(api: RunningApi):
     api.table.sql("update playcount_snapshots set state = 'done', created_at = now() - interval '31 days'")
     with connect(api.config.database_url) as connection:
         ((series, due),) = capture_series.list_due(connection)
-        capture_series.start_if_due(connection, series, due, cap_usd=Decimal(25))
+        capture_series.start_if_due(connection, series, due, limits=capture_limits())
     api.table.sql("insert into songs (isrc) values (%s)", SONGS[0])
     api.table.measured(SONGS[0], 10, source="apify_spotify_playcount")
     api.table.sql(

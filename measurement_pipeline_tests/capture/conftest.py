@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,6 +19,7 @@ from measurement_pipeline.sandbox.albums import album_id, track_id
 from measurement_pipeline.sandbox.catalogue import KnownRecording
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline.vendors.spotify.client import SpotifyClient
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.database import execute
 from measurement_pipeline_tests.faults.waiting import wait_until
 
@@ -85,7 +85,7 @@ class CaptureHarness:
     ) -> CaptureTicket | OverCap:
         spec = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
         with connect(self.database_url) as connection, connection.transaction():
-            return captures.open_capture(connection, spec, cap_usd=Decimal(cap))
+            return captures.open_capture(connection, spec, limits=capture_limits(cap))
 
     def open_capture(self, album_ids: Sequence[str], **options: Any) -> UUID:
         """Open a capture within the monthly cap."""
@@ -163,7 +163,7 @@ class CaptureHarness:
 def new_harness(database_url: str, sandbox: SandboxClient) -> CaptureHarness:
     config = CaptureConfig(
         database_url=database_url,
-        cap_usd=Decimal(25),
+        limits=capture_limits(),
         claim_timeout_seconds=60.0,
         max_attempts=5,
         heartbeat_seconds=0.2,

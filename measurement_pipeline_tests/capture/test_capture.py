@@ -16,6 +16,7 @@ from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox.scenarios import PLAIN
 from measurement_pipeline.vendors.apify.client import ApifyClient
 from measurement_pipeline_tests.capture.conftest import CaptureHarness, album, isrcs, track
+from measurement_pipeline_tests.capture_limits import capture_limits
 
 STARTS = "/v2/act*/*/runs"
 
@@ -588,7 +589,7 @@ def test_the_monthly_cap_limits_an_operators_relaunch_too(harness: CaptureHarnes
     snapshot = harness.open_capture(harness.publish({"One": {isrcs(1)[0]: 10}}))
     harness.run_capture(snapshot)
     ended = harness.run_capture(
-        snapshot, run="run-2", operator=True, captures=harness.with_config(cap_usd=Decimal("0.005"))
+        snapshot, run="run-2", operator=True, captures=harness.with_config(limits=capture_limits("0.005"))
     )
     assert ended.kind is CaptureResultKind.UNCHANGED
     assert "$0.003 of it spent" in str(ended.reason)
@@ -903,7 +904,7 @@ def test_a_run_that_apify_showed_recently_is_not_given_up(harness: CaptureHarnes
 def test_a_failed_chunk_is_not_bought_again_above_the_monthly_cap(harness: CaptureHarness):
     songs = isrcs(ALBUMS_PER_CHUNK + 1)
     snapshot = harness.open_capture(harness.publish({f"Album {n:03}": {song: 5} for n, song in enumerate(songs)}))
-    tight = harness.with_config(cap_usd=Decimal("0.303"))
+    tight = harness.with_config(limits=capture_limits("0.303"))
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
     assert harness.run_capture(snapshot, captures=tight, is_last_try=False).kind is CaptureResultKind.TRY_AGAIN
@@ -919,7 +920,7 @@ def test_a_relaunch_reserves_its_cost(harness: CaptureHarness):
     harness.sandbox.actor("FAILED", "blocked", count=1)
     harness.sandbox.actor("SUCCEEDED")
     snapshot = harness.open_capture(albums)
-    tight = harness.with_config(cap_usd=Decimal("0.012"))
+    tight = harness.with_config(limits=capture_limits("0.012"))
     assert harness.run_capture(snapshot, captures=tight).kind is CaptureResultKind.FAILED
     harness.sandbox.faults(STARTS, method="POST", status=429, count=1)
     assert harness.run_capture(snapshot, captures=tight, run="run-2", operator=True).kind is CaptureResultKind.POSTPONED

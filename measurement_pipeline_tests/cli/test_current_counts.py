@@ -1,6 +1,5 @@
 """Current counts on the command line: requests, estimates, captures, monthly series, and albums."""
 
-from decimal import Decimal
 from uuid import uuid4
 
 import pytest
@@ -11,6 +10,7 @@ from measurement_pipeline.intake import process as intake
 from measurement_pipeline.postgres import measurement_jobs, vendor_state
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.cli.conftest import parse_json
 
 ACCOUNT = "11111111-1111-4111-8111-111111111111"
@@ -24,7 +24,7 @@ def harness(database_url, sandbox) -> CaptureHarness:
 
 def process_requests(harness, *, cap="25"):
     opened = intake.load_batch(harness.database_url)
-    return intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(cap))
+    return intake.process_batch(harness.database_url, opened, {}, run="intake", limits=capture_limits(cap))
 
 
 def captured(run, harness, *arguments):

@@ -172,6 +172,7 @@ def stage(instance: dg.DagsterInstance, bench: Workbench, sandbox: SandboxClient
             "SONGSTATS_TIMEOUT_SECONDS": "30",
             "CLAIM_TIMEOUT_SECONDS": "40",
             "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+            "APIFY_USD_PER_ALBUM": "0.003",
         }
     )
     services = create_services(settings)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,6 +15,7 @@ from measurement_pipeline.domain.capture import ALBUMS_PER_CHUNK, CaptureSpec, C
 from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.vendors.apify.client import ActorRun, ApifyClient
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.conftest import Server
 from measurement_pipeline_tests.defs.conftest import Stage, definitions, pooled
 from measurement_pipeline_tests.defs.test_captures import capture, metadata_by_capture, release, request_capture
@@ -124,9 +124,9 @@ def test_a_series_over_the_monthly_cap_fails_the_daily_run_and_blocks_no_other_s
         for account, wanted in ((many, albums[:2]), (few, albums[2:])):
             with connection.transaction():
                 series = CaptureSpec(account, tuple(sorted(wanted)), schedule=Schedule.MONTHLY)
-                assert isinstance(captures.open_capture(connection, series, cap_usd=Decimal(25)), CaptureTicket)
+                assert isinstance(captures.open_capture(connection, series, limits=capture_limits()), CaptureTicket)
     stage.bench.sql("update playcount_snapshots set created_at = created_at - interval '31 days', state = 'done'")
-    with_actor(stage, ApifyClient, cap_usd=Decimal("0.003"))
+    with_actor(stage, ApifyClient, limits=capture_limits("0.003"))
     result = stage.definitions.resolve_job_def("daily_maintenance").execute_in_process(
         instance=stage.instance, raise_on_error=False
     )

@@ -1,6 +1,5 @@
 """Limits of dagster.yaml and of the settings: none ends work that another still waits for."""
 
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from measurement_pipeline.capture.config import CaptureConfig
 from measurement_pipeline.defs.retry_policies import MAX_RETRIES
 from measurement_pipeline.domain.plan import MAX_RECORDINGS_PER_RUN
 from measurement_pipeline.settings import Settings
+from measurement_pipeline_tests.capture_limits import capture_limits
 
 INSTANCE: dict[str, Any] = yaml.safe_load((Path(services.__file__).parent / "dagster.yaml").read_text(encoding="utf-8"))
 MONITORING = INSTANCE["run_monitoring"]
@@ -43,7 +43,7 @@ def test_the_largest_run_ends_before_the_maximum_runtime_even_if_each_call_times
 
 
 def test_a_capture_stops_waiting_for_the_actor_long_before_the_maximum_runtime():
-    capture = CaptureConfig(database_url="", cap_usd=Decimal(1), claim_timeout_seconds=1, max_attempts=1)
+    capture = CaptureConfig(database_url="", limits=capture_limits("1"), claim_timeout_seconds=1, max_attempts=1)
     waits = capture.start_timeout_seconds + capture.max_wait_seconds + capture.result_settle_seconds
     assert MONITORING["max_runtime_seconds"] > (1 + MAX_RETRIES) * 2 * waits
 

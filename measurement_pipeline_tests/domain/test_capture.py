@@ -9,12 +9,12 @@ from measurement_pipeline.domain.capture import (
     ALBUMS_PER_CHUNK,
     CapturedAlbum,
     CapturedTrack,
-    cost_usd,
     count_plays,
     describe_over_cap,
     infer_missing_album_id,
     split_into_chunks,
 )
+from measurement_pipeline_tests.capture_limits import capture_limits
 
 
 def album(album_id: str | None, *tracks: tuple[str, int | None]) -> CapturedAlbum:
@@ -22,8 +22,8 @@ def album(album_id: str | None, *tracks: tuple[str, int | None]) -> CapturedAlbu
 
 
 def test_the_cost_is_exact():
-    assert cost_usd(1) == Decimal("0.003")
-    assert cost_usd(1_000_000) == Decimal(3000)
+    assert capture_limits().cost_usd(1) == Decimal("0.003")
+    assert capture_limits().cost_usd(1_000_000) == Decimal(3000)
 
 
 def test_a_capture_over_the_cap_reports_cap_spent_and_cost():

@@ -154,12 +154,12 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
     """
     from collections import Counter
     from concurrent.futures import ThreadPoolExecutor
-    from decimal import Decimal
     from uuid import UUID
 
     from measurement_pipeline.domain.capture import CaptureSpec
     from measurement_pipeline.postgres import captures
     from measurement_pipeline.postgres.database import connect
+    from measurement_pipeline_tests.capture_limits import capture_limits
 
     def open_captures(prefix: str) -> Counter[str]:
         verdicts: Counter[str] = Counter()
@@ -168,7 +168,7 @@ def _request_captures(task: ChildTask) -> dict[str, Any]:
                 albums = tuple(f"{prefix}-{number}-{one}" for one in range(3))
                 spec = CaptureSpec(UUID(task.account), albums)
                 with connection.transaction():
-                    opened = captures.open_capture(connection, spec, cap_usd=Decimal(task.cap_usd))
+                    opened = captures.open_capture(connection, spec, limits=capture_limits(task.cap_usd))
                 verdicts[type(opened).__name__] += 1
         return verdicts
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from types import FunctionType
 from typing import Any
 
@@ -297,10 +298,10 @@ def _any_404_is_a_missing_customer(patcher: Patcher) -> None:
 def _accept_unknown_payment(patcher: Patcher) -> None:
     answer = process._answer_request
 
-    def answer_as_if_allowed(connection: Any, request: Any, document: Any, decision: Any, cap_usd: Any) -> Any:
+    def answer_as_if_allowed(connection: Any, request: Any, document: Any, decision: Any, limits: Any) -> Any:
         if decision is not None and decision.verdict is PaymentVerdict.UNKNOWN:
             decision = replace(decision, verdict=PaymentVerdict.ALLOWED)
-        return answer(connection, request, document, decision, cap_usd)
+        return answer(connection, request, document, decision, limits)
 
     patcher.function(answer, answer_as_if_allowed)
 
@@ -385,7 +386,9 @@ VENDOR: Mapping[str, Mistake] = {
 
 def _start_before_the_row(runner: ActorRunner, chunk: int, album_ids: Sequence[str]) -> bool:
     started = runner._actor.start_run(album_ids)
-    row = apify_runs.record_intent(runner._connection, runner._snapshot, chunk, album_ids, run=runner._run_id)
+    row = apify_runs.record_intent(
+        runner._connection, runner._snapshot, chunk, album_ids, cost_usd=Decimal(0), run=runner._run_id
+    )
     apify_runs.record_start(runner._connection, row, actor_run=started.id, status=started.status)
     return runner._record_status(row, started)
 

@@ -26,6 +26,7 @@ from measurement_pipeline.postgres import captures
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import SandboxClient
 from measurement_pipeline_tests.capture.conftest import CaptureHarness, isrcs, new_harness
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.faults import crash_points
 from measurement_pipeline_tests.faults.child import CAPTURE, REQUEST_CAPTURES, ChildTask, child, read_result
 from measurement_pipeline_tests.faults.crash_points import CrashPoint, arm
@@ -67,7 +68,7 @@ def request_capture(harness: CaptureHarness, *, start: int = 0, albums: int = AL
         json.dumps({"album_ids": released}),
     )
     opened = intake.load_batch(harness.database_url)
-    (result,) = intake.process_batch(harness.database_url, opened, {}, run="intake", cap_usd=Decimal(25))
+    (result,) = intake.process_batch(harness.database_url, opened, {}, run="intake", limits=capture_limits())
     assert result.capture is not None
     return CaptureRequest(request["id"], result.capture.snapshot, counts)
 

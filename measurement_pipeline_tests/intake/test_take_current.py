@@ -13,6 +13,7 @@ from measurement_pipeline.domain.payment import Decision
 from measurement_pipeline.intake.process import RequestResult, check_payments, load_batch, process_batch
 from measurement_pipeline.postgres import captures, measurement_jobs
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.intake.conftest import IntakeBench, isrcs
 
@@ -26,8 +27,8 @@ def process(
 ) -> list[RequestResult]:
     opened = load_batch(intake_bench.database_url)
     decisions = check_payments(opened, check)
-    cap_usd = None if cap is None else Decimal(cap)
-    return process_batch(intake_bench.database_url, opened, decisions, run="intake-1", cap_usd=cap_usd)
+    limits = None if cap is None else capture_limits(cap)
+    return process_batch(intake_bench.database_url, opened, decisions, run="intake-1", limits=limits)
 
 
 def submit(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,13 +10,14 @@ from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, coun
 from measurement_pipeline.postgres import apify_runs, captures
 from measurement_pipeline.postgres.apify_runs import CaptureLostError
 from measurement_pipeline.postgres.database import Connection
+from measurement_pipeline_tests.capture_limits import USD_PER_ALBUM, capture_limits
 
 
 @pytest.fixture
 def snapshot(connection: Connection) -> UUID:
     """A capture that run-1 has claimed."""
     with connection.transaction():
-        opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), cap_usd=Decimal(1))
+        opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), limits=capture_limits("1"))
     assert isinstance(opened, CaptureTicket)
     held = captures.claim(connection, opened.snapshot, run="run-1", operator=False, claim_timeout_seconds=600)
     assert held is not None
@@ -25,7 +25,7 @@ def snapshot(connection: Connection) -> UUID:
 
 
 def intend(connection: Connection, snapshot: UUID, *, run: str = "run-1") -> int:
-    return apify_runs.record_intent(connection, snapshot, 0, ["a"], run=run)
+    return apify_runs.record_intent(connection, snapshot, 0, ["a"], cost_usd=USD_PER_ALBUM, run=run)
 
 
 @contextmanager

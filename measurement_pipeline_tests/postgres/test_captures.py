@@ -15,6 +15,7 @@ from measurement_pipeline.domain.capture import CaptureSpec, CaptureTicket, Over
 from measurement_pipeline.domain.measurement_job import ScopeByAlbum, ScopeByCatalog, ScopeByIsrc
 from measurement_pipeline.postgres import capture_series, captures
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_tests.capture_limits import capture_limits
 from measurement_pipeline_tests.database import execute
 from measurement_pipeline_tests.faults.waiting import wait_until
 
@@ -43,7 +44,7 @@ class Counter:
     ) -> CaptureTicket | OverCap:
         with connect(self.database_url) as connection, connection.transaction():
             spec = CaptureSpec(account or self.account, tuple(sorted(album_ids)), schedule=schedule)
-            return captures.open_capture(connection, spec, cap_usd=Decimal(cap))
+            return captures.open_capture(connection, spec, limits=capture_limits(cap))
 
     def open_concurrently(self, requests: Sequence[dict[str, Any]]) -> list[CaptureTicket | OverCap]:
         """Open all of these captures concurrently, each in its own thread."""
@@ -141,7 +142,9 @@ def test_a_request_that_waited_for_the_lock_sees_that_the_cap_is_used(counter: C
     answers: list[CaptureTicket | OverCap] = []
     second = threading.Thread(target=lambda: answers.append(counter.open_capture(albums(10, start=50), cap="0.03")))
     with connect(counter.database_url) as connection, connection.transaction():
-        first = captures.open_capture(connection, CaptureSpec(counter.account, albums(10)), cap_usd=Decimal("0.03"))
+        first = captures.open_capture(
+            connection, CaptureSpec(counter.account, albums(10)), limits=capture_limits("0.03")
+        )
         second.start()
         wait_until(lambda: counter.sql(locked) or not second.is_alive())
     second.join()

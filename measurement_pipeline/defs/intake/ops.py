@@ -46,9 +46,9 @@ def enqueue_backfill(
     capture_config: dg.ResourceParam[CaptureConfig | None],
 ) -> None:
     """One transaction for each request, so that a bad one never delays the others."""
-    cap_usd = None if capture_config is None else capture_config.cap_usd
+    limits = None if capture_config is None else capture_config.limits
     database_url = begin_step(context, measurement_database)
-    results = process.process_batch(database_url, batch, decisions, run=context.run_id, cap_usd=cap_usd)
+    results = process.process_batch(database_url, batch, decisions, run=context.run_id, limits=limits)
     states = Counter("waiting" if result.state is None else result.state.value for result in results)
     log_lines(
         context,

@@ -42,8 +42,8 @@ def reclaim(
     reclaimed = reclaim_backfill(backfill_config, backfill_dependencies(songstats, stripe))
     unpaid = process.load_batch(database_url, unpaid=True, limit=process.MAX_UNPAID_PER_RUN)
     decisions = process.check_payments(unpaid, stripe.decide)
-    cap_usd = None if capture_config is None else capture_config.cap_usd
-    results = process.process_batch(database_url, unpaid, decisions, run=context.run_id, cap_usd=cap_usd)
+    limits = None if capture_config is None else capture_config.limits
+    results = process.process_batch(database_url, unpaid, decisions, run=context.run_id, limits=limits)
     registered = register_requested(context.instance, database_url)
     emitted = materializations.emit_missing_materializations(context, backfill_config)
     remapped = 0

@@ -5,6 +5,7 @@ The client never repeats a request and never waits between two. The run that cla
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Self
 from urllib.parse import quote, urlsplit
@@ -44,7 +45,8 @@ _MAX_SERVER_WAIT_SECONDS = 60
 class ApifyClient:
     """One actor, run with one token. Every method raises a VendorError if there is no usable response.
 
-    `base_url` is scheme and host; `/v2/…` is added. Raises ValueError, which does not contain the token, for an unusable setting.
+    `base_url` is scheme and host; `/v2/…` is added. `max_usd_per_album`: what a run may charge for each of its albums; None or
+    0: no limit. Raises ValueError, which does not contain the token, for an unusable setting.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class ApifyClient:
         base_url: str,
         timeout_seconds: float = 30,
         actor: str = ACTOR,
+        max_usd_per_album: Decimal | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._max_usd_per_album = max_usd_per_album
         self._web_api = ApifyWebApi(token, base_url=base_url, transport=transport)
         root = self._web_api.base_url
         self._root = root if urlsplit(root).path.endswith("/v2") else f"{root}/v2"
@@ -67,8 +71,10 @@ class ApifyClient:
         if not album_ids:
             raise ValueError("expected at least one album to capture")
         urls = [{"url": album_url(album)} for album in album_ids]
+        per_album = self._max_usd_per_album
+        cap = None if not per_album else {"maxTotalChargeUsd": f"{per_album * len(album_ids):f}"}
         response = self._web_api.request(
-            "POST", self._runs_url, timeout_seconds=self._timeout_seconds, body={"urls": urls}
+            "POST", self._runs_url, params=cap, timeout_seconds=self._timeout_seconds, body={"urls": urls}
         )
         try:
             return read_run(read_data(response.content))

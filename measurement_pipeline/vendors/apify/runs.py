@@ -6,10 +6,14 @@ A run object is large and changes often. An unknown field must not prevent readi
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from measurement_pipeline.vendors.errors import UnexpectedResponseError
+
+# A larger cost of one run is a mistake.
+_MAX_COST_USD = 10_000
 
 
 class RunStatus(StrEnum):
@@ -37,7 +41,10 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActorRun:
-    """One actor run when it was read. `message` is the actor's own status message."""
+    """One actor run when it was read. `message` is the actor's own status message.
+
+    `cost_usd`: the cost that the run reports, in US dollars; None if it reports none.
+    """
 
     id: str
     status: RunStatus
@@ -45,6 +52,7 @@ class ActorRun:
     dataset_id: str | None
     started_at: datetime | None
     finished_at: datetime | None
+    cost_usd: Decimal | None = None
 
 
 def read_data(body: bytes) -> Any:
@@ -89,6 +97,7 @@ def read_run(run: Any) -> ActorRun:
         dataset_id=read_text(run, "defaultDatasetId"),
         started_at=_read_time(run, "startedAt"),
         finished_at=_read_time(run, "finishedAt"),
+        cost_usd=_read_cost(run),
     )
 
 
@@ -101,6 +110,14 @@ def read_text(record: object, name: str) -> str | None:
 def unexpected(problem: str) -> UnexpectedResponseError:
     """The error for a response of Apify in another shape than documented."""
     return UnexpectedResponseError("Apify", problem)
+
+
+def _read_cost(record: object) -> Decimal | None:
+    """The cost that a run reports. 0 counts as not reported yet: Apify sums it up after the run."""
+    value = record.get("usageTotalUsd") if isinstance(record, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _MAX_COST_USD:
+        return None
+    return round(Decimal(str(value)), 6)
 
 
 def _read_time(record: object, name: str) -> datetime | None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from measurement_pipeline.sandbox.albums import album_id
 from measurement_pipeline.vendors.apify.check import check_token
 from measurement_pipeline.vendors.apify.client import ApifyClient, RunStatus, album_url
 from measurement_pipeline.vendors.apify.items import read_items
+from measurement_pipeline.vendors.apify.runs import read_run
 from measurement_pipeline.vendors.errors import (
     CredentialsRejectedError,
     RequestRejectedError,
@@ -86,6 +88,26 @@ def test_a_start_is_one_request_and_returns_its_run(actor: ApifyClient, sandbox:
     assert run.finished_at is None
     assert sandbox.actor_usage() == {"runs": paid["runs"] + 1, "albums": paid["albums"] + 3}
     assert starts(sandbox) == 1
+
+
+def test_a_start_limits_what_its_run_may_charge_and_a_run_tells_its_cost():
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.query.decode())
+        run = {"id": "r", "status": "READY", "usageTotalUsd": 0.0119999}
+        return httpx.Response(201, json={"data": run})
+
+    for price in (Decimal("0.004"), Decimal(0), None):
+        transport = httpx.MockTransport(answer)
+        client = ApifyClient("a-token", base_url="http://apify.test", max_usd_per_album=price, transport=transport)
+        assert client.start_run(["a", "b", "c"]).cost_usd == Decimal("0.012")
+    assert asked == ["maxTotalChargeUsd=0.012", "", ""]
+
+
+@pytest.mark.parametrize("reported", [None, "0.1", -1, 0, True, 1e9, float("inf")])
+def test_a_cost_that_is_no_plausible_amount_counts_as_not_reported(reported: object):
+    assert read_run({"id": "r", "status": "SUCCEEDED", "usageTotalUsd": reported}).cost_usd is None
 
 
 def test_an_album_url_escapes_the_id():
