@@ -186,7 +186,8 @@ class HistoricalEstimate(BaseModel):
     `asked` = `owned` (already stored, no hit) + `queued` (for another job) + `hits`. `days` until all are bought; null: never,
     because the hit limit is 0. `value`: what the first 100, 300 and 900 hits, and all, would cover; empty if no play count is
     known. With `limit` or `coverage` all figures are for the wanted part: `left_out` recordings are not in it, and it has the
-    share `covered` of the known plays.
+    share `covered` of the known plays. `imported` recordings have daily plays that an artist exported and no bought history: what
+    these cover need not be bought.
     """
 
     status: Literal["success"] = "success"
@@ -202,6 +203,7 @@ class HistoricalEstimate(BaseModel):
     left_out: int = Field(examples=[0])
     covered: float | None = Field(examples=[1.0])
     value: list[JobValue]
+    imported: int = Field(examples=[0])
 
 
 class CurrentEstimate(BaseModel):

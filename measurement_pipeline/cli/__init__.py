@@ -22,6 +22,7 @@ _COMMANDS = (
     "dev",
     "db",
     "catalog",
+    "history",
     "submit",
     "jobs",
     "captures",

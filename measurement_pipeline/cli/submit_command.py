@@ -195,6 +195,10 @@ def _print_estimate(
                 "already owned": result.owned,
                 "already queued": result.queued or None,
                 "hits needed": result.hits,
+                "need not be bought": f"{counted(result.imported, 'recording has', 'recordings have')} daily plays that an "
+                "artist exported (`history list`)"
+                if result.imported
+                else None,
                 "share of known plays": describe_value(result.value),
                 "left out": describe_left_out(
                     result.left_out, of=result.asked + result.left_out, covered=result.covered

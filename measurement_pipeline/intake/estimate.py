@@ -9,7 +9,7 @@ from uuid import UUID
 from measurement_pipeline.domain.coverage import ValuePoint, select_recordings, value_per_hit
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, MeasurementRequest, Source
 from measurement_pipeline.domain.spend import cost_eur
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songstats_ledger
+from measurement_pipeline.postgres import backfill_queue, history_imports, measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
 _BUDGET_DAYS = 30.0
@@ -18,7 +18,9 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class HitEstimate:
-    """`asked` = `owned` (or settled: no hit) + `queued` (another request pays) + `hits`.
+    """`imported`: of these, with daily plays that an artist exported and no bought history; what they cover need not be bought.
+
+    `asked` = `owned` (or settled: no hit) + `queued` (another request pays) + `hits`.
 
     `value`: what the first hits would cover. `left_out`, `covered`: what the request's aim leaves out, and its share of the known
     plays. `days`: until the last of them is bought with the present budget, after the rows queued before them. None: never.
@@ -35,6 +37,7 @@ class HitEstimate:
     left_out: int
     covered: float | None
     value: tuple[ValuePoint, ...]
+    imported: int
 
 
 class NothingToEstimateError(LookupError):
@@ -76,6 +79,7 @@ def estimate_hits(
         left_out=selection.left_out,
         covered=selection.covered,
         value=value_per_hit(chosen, share=selection.covered or 0.0),
+        imported=history_imports.count_imported(connection, selection.songs),
     )
 
 

@@ -73,6 +73,20 @@ comment on column deployment.only_row is 'Always true; limits the table to one r
 comment on column deployment.kind is 'sandbox: vendor doubles, every figure is invented. live: real vendors, real money.';
 comment on column deployment.created_at is 'When the stamp was set.';
 
+comment on table history_imports is 'Files of daily plays that artists exported, as imported. Their points are in song_measurements with raw_ref history_imports/<id>.';
+comment on column history_imports.id is 'Row id.';
+comment on column history_imports.song is 'The recording (ISRC) that the file is about, as given at the import.';
+comment on column history_imports.format is 'Format of the file: spotify-for-artists.';
+comment on column history_imports.file_name is 'Name of the file, without its directory.';
+comment on column history_imports.sha256 is 'SHA-256 of the file, hex.';
+comment on column history_imports.body is 'The file as received.';
+comment on column history_imports.imported_by is 'User name.';
+comment on column history_imports.imported_at is 'When it was imported.';
+comment on column history_imports.days is 'Days with a figure.';
+comment on column history_imports.first_day is 'First of them.';
+comment on column history_imports.last_day is 'Last of them.';
+comment on column history_imports.plays is 'Sum of the daily plays.';
+
 comment on table incidents is 'Failures that need a person''s attention. One row per incident, however many runs fail because of it.';
 comment on column incidents.id is 'Incident id.';
 comment on column incidents.key is 'Identifies equal failures: where and why it failed, without changing figures.';
@@ -224,12 +238,12 @@ comment on column song_identifiers.value is 'The identifier.';
 comment on table song_measurements is 'All figures, append-only. A restatement is a second row for the same point with a later learnt_at; the row with the newest learnt_at is current.';
 comment on column song_measurements.song is 'The recording (ISRC). No foreign key: each row comes from a queue row, an import or a capture that has one, and the check would cost more than the insert.';
 comment on column song_measurements.platform is 'Platform: spotify.';
-comment on column song_measurements.metric is 'platform_displayed_play_count: cumulative plays as displayed. popularity: Spotify''s 0 to 100 level.';
+comment on column song_measurements.metric is 'platform_displayed_play_count: cumulative plays as displayed. popularity: Spotify''s 0 to 100 level. daily_streams: plays of one day, as an artist exported them.';
 comment on column song_measurements.captured_at is 'Time of the figure. A daily point is that date at 00:00 UTC.';
-comment on column song_measurements.data_source is 'Origin: songstats (bought history), apify_spotify_playcount (capture), import (catalogue file).';
+comment on column song_measurements.data_source is 'Origin: songstats (bought history), apify_spotify_playcount (capture), import (catalogue file), spotify_for_artists (an artist''s export).';
 comment on column song_measurements.learnt_at is 'When it was stored.';
 comment on column song_measurements.value is 'The figure as received. Cumulative counts can fall or stay flat, and are stored unchanged.';
-comment on column song_measurements.raw_ref is 'Source: songstats_responses/<id>, apify_runs.actor_run of a capture, or the name of the imported file.';
+comment on column song_measurements.raw_ref is 'Source: songstats_responses/<id>, apify_runs.actor_run of a capture, history_imports/<id> of an artist''s export, or the name of the imported file.';
 comment on column song_measurements.snapshot is 'Capture that measured it. Null for bought history.';
 
 comment on table songs is 'One row per recording, keyed by ISRC. Titles come from catalogues and Spotify; null if only the ISRC is known.';

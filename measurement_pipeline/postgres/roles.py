@@ -26,6 +26,7 @@ TABLES = (
     "catalogs",
     "client_logins",
     "deployment",
+    "history_imports",
     "incidents",
     "job_callbacks",
     "latest_counts",

@@ -155,6 +155,10 @@ grant select, insert, update (settled_at, status_code, billable, reason, reconci
 -- A retried insert sets `ledger` to its own value to find the row of the first attempt.
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
+grant
+select,
+insert (song, format, file_name, sha256, body, imported_by, days, first_day, last_day, plays)
+on history_imports to measurement_pipeline;
 
 grant select, insert (account, source, scope, platforms, schedule, recording_limit, coverage, callback_url) on measurement_jobs to measurement_client;
 grant select on client_logins to measurement_client;

@@ -243,6 +243,7 @@ def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(ru
         "covered": 1.0,
         # The three owned or queued ones have all known plays.
         "value": [{"hits": 5, "coverage": 1.0}],
+        "imported": 0,
     }
     assert len(bench.sql("select 1 from measurement_jobs")) == 1
     assert len(bench.sql("select 1 from songstats_backfill_queue")) == 3
@@ -751,3 +752,53 @@ def test_a_pause_is_shown_by_every_command_that_explains_until_it_is_resumed(cli
     assert cli("pause").exit_code == 2
     assert cli("pause", "--reason", "why", "--until", "soon").exit_code == 2
     assert cli("pause", "--reason", "why", "--until", "2020-01-01").exit_code == 1
+
+
+# --- history
+
+
+def test_an_exported_history_is_kept_beside_counts_and_never_mixed_with_them(cli, run, database_url, tmp_path):
+    (song,) = isrcs(1)
+    with connect(database_url) as connection:
+        connection.execute("insert into songs (isrc) values (%s)", [song])
+        connection.execute(
+            "insert into song_measurements (song, platform, metric, captured_at, data_source, value) values"
+            " (%(song)s, 'spotify', 'platform_displayed_play_count', '2025-12-31', 'songstats', 100),"
+            " (%(song)s, 'spotify', 'platform_displayed_play_count', '2026-01-02', 'songstats', 115)",
+            {"song": song},
+        )
+        latest = connection.execute("select * from latest_counts").fetchall()
+    export = tmp_path / "track.csv"
+    export.write_text("date,streams\n2026-01-01,7\n2026-01-02,5\n")
+    options = ("--format", "spotify-for-artists", "--isrc", song, "--json")
+    assert parse_json(run("history", "import", export, *options))["changed"] == 2
+    assert parse_json(run("history", "import", export, *options))["changed"] == 0
+    export.write_text("date,streams\n2026-01-01,7\n2026-01-02,6\n")
+    assert parse_json(run("history", "import", export, *options))["changed"] == 1
+    newest = parse_json(run("history", "list", "--json"))[0]
+    assert (newest["plays"], newest["bought_plays_in_period"], newest["file_name"]) == (13, 15, "track.csv")
+    with connect(database_url) as connection:
+        assert connection.execute("select * from latest_counts").fetchall() == latest
+        points = connection.execute(
+            "select raw_ref, value from song_measurements where data_source = 'spotify_for_artists'"
+            " and metric = 'daily_streams' order by captured_at, learnt_at"
+        ).fetchall()
+    first = newest["id"] - 2
+    assert [(point["raw_ref"], point["value"]) for point in points] == [
+        (f"history_imports/{first}", 7),
+        (f"history_imports/{first}", 5),
+        (f"history_imports/{first + 2}", 6),
+    ]
+    export.write_text("date,streams\n2026-01-01,many\n")
+    refused = cli("history", "import", export, *options)
+    assert refused.exit_code == 1
+    assert "line 2: streams 'many': expected a whole number" in refused.stderr
+
+
+def test_an_estimate_states_what_need_not_be_bought(run, tmp_path):
+    song, other = isrcs(2)
+    export = tmp_path / "track.csv"
+    export.write_text("date,streams\n2026-01-01,7\n")
+    run("history", "import", export, "--format", "spotify-for-artists", "--isrc", song)
+    estimate = run("submit", "--account", ACCOUNT, "--source", "historical", "--isrc", f"{song},{other}", "--estimate")
+    assert "1 recording has daily plays" in " ".join(estimate.stdout.split())
