@@ -3,6 +3,7 @@
 Limits the calls in flight and stops them, by the rules of `domain/backfill_queue`. `worker` owns the rows.
 """
 
+import asyncio
 from collections import deque
 from functools import partial
 
@@ -15,9 +16,11 @@ from measurement_pipeline.domain.backfill_queue import (
     count_streak,
     max_calls_in_flight,
 )
+from measurement_pipeline.domain.drift import Drift, Shape, compare_shapes
 from measurement_pipeline.domain.outcome import Cause, Judgement
 from measurement_pipeline.postgres import songstats_ledger
 from measurement_pipeline.postgres.database import ReconnectingConnection
+from measurement_pipeline.vendors.songstats.answer_shape import shape_of_history
 from measurement_pipeline.vendors.songstats.response import SongstatsResponse
 
 _INFORMATIVE = frozenset({Cause.STORED, Cause.NO_HISTORY, Cause.REJECTED, Cause.MALFORMED})
@@ -38,6 +41,8 @@ class CircuitBreaker:
         # There was a pause, and no response since.
         self._is_after_pause = False
         self._unusable = 0
+        # The forms of earlier answers, until the first answer of the day is compared with them. Empty: it was already.
+        self._earlier_shapes: list[Shape] = []
 
     @property
     def stop_reason(self) -> str | None:
@@ -54,6 +59,9 @@ class CircuitBreaker:
         self._is_after_pause = await self._connection.execute_with_retry(songstats_ledger.throttled) > 0
         await self._check_streak()
         await self._check_interference()
+        bodies = await self._connection.execute_with_retry(songstats_ledger.load_bodies_before_today)
+        # In a thread: heartbeats continue while a hundred answers are parsed.
+        self._earlier_shapes = await asyncio.to_thread(_read_shapes, bodies)
 
     def available_slots(self, in_flight: int) -> int:
         """How many more calls may start."""
@@ -72,6 +80,8 @@ class CircuitBreaker:
         if judgement.cause in _INFORMATIVE:
             self._recent_causes.appendleft((judgement.cause, song))
             self._has_stored |= judgement.cause is Cause.STORED
+            if judgement.cause is Cause.STORED:
+                await self._check_form(response)
             await self._check_streak()
         is_unusable = judgement.cause in _UNUSABLE
         self._unusable = self._unusable + 1 if is_unusable else 0
@@ -118,6 +128,16 @@ class CircuitBreaker:
         if reason is not None:
             await self._open_breaker("streak", reason, self._songs_since_stored())
 
+    async def _check_form(self, response: SongstatsResponse) -> None:
+        """Open the breaker if the first stored answer of the day lacks a field that every earlier one has, or changes a type."""
+        earlier, self._earlier_shapes = self._earlier_shapes, []
+        latest = shape_of_history(response.body)
+        drift = Drift() if latest is None else compare_shapes(earlier, latest)
+        if drift != Drift():
+            await self._connection.execute_with_retry(partial(songstats_ledger.record_drift, drift=drift))
+        if drift.is_serious:
+            await self._open_breaker("drift", drift.reason, [])
+
     async def _check_interference(self, detail: str | None = None) -> bool:
         """Open the breaker if something other than Songstats keeps answering; whether its share requires a pause."""
         found = count_interference([cause for cause, _ in self._recent_causes])
@@ -139,3 +159,7 @@ class CircuitBreaker:
                 break
             songs.append(song)
         return songs
+
+
+def _read_shapes(bodies: list[bytes]) -> list[Shape]:
+    return [shape for shape in map(shape_of_history, bodies) if shape is not None]

@@ -62,7 +62,7 @@ _CAUSE_LINES = {
 # `measurement-pipeline incidents` lists the others.
 _INCIDENTS_SHOWN = 3
 
-_NEED_OWN_SCHEMA = ("incidents", "breaker", "pause", "clock", "budget", "queue", "requests", "captures")
+_NEED_OWN_SCHEMA = ("incidents", "breaker", "answers", "pause", "clock", "budget", "queue", "requests", "captures")
 _NOT_CHECKED = "not checked: the database has another schema version, or belongs to another deployment"
 
 
@@ -92,6 +92,7 @@ def check_database(environment: CliEnvironment, *, seconds: float = _LONGEST_SEC
         yield check("incidents", lambda: _incidents(connection))
         vendor = songstats_ledger.vendor_state(connection)
         yield _breaker(vendor)
+        yield check("answers", lambda: _vendor_form(connection))
         yield _pause(
             vendor, purchase_pauses.list_active(connection), alarm_hours=environment.settings.silence_alarm_hours
         )
@@ -155,6 +156,20 @@ def _incidents(connection: Connection) -> CheckResult:
 def _breaker(vendor: VendorState) -> CheckResult:
     opened = [blocker for blocker in vendor_blockers(vendor) if blocker.kind is BlockerKind.BREAKER]
     return fail("breaker", describe_all(opened)) if opened else ok("breaker", "closed")
+
+
+def _vendor_form(connection: Connection) -> CheckResult:
+    """Warn about new fields in Songstats' answers. A missing one or another type opens the breaker, which has its own line."""
+    found = songstats_ledger.get_latest_drift(connection)
+    if found is None:
+        return ok("answers", "Songstats' answers have the form of the earlier ones")
+    at, drift = found
+    if drift.is_serious:
+        return warn("answers", f"{format_minute(at)}: {drift.reason}")
+    names = ", ".join(drift.new)
+    return warn(
+        "answers", f"{format_minute(at)}: Songstats' answers have new fields: {names}. They are stored, and not read"
+    )
 
 
 def _clock(connection: Connection, environment: CliEnvironment) -> CheckResult:

@@ -25,6 +25,10 @@ BREAKER_NEXT_STEP = {
         "Correct SONGSTATS_API_KEY. The hourly `backfill_reclaim` run then closes the breaker; `measurement-pipeline reclaim` "
         "does so at once."
     ),
+    "drift": (
+        "Compare the answer with earlier ones (`songstats_responses`). If the figures are read correctly, run "
+        "`measurement-pipeline breaker close`; otherwise wait for a version that reads the new form."
+    ),
     "streak": (
         "Find out what changed, then run `measurement-pipeline breaker close`. Run `measurement-pipeline requeue --suspect` for "
         "the rows that were settled meanwhile; --rebuy buys malformed responses again."

@@ -143,6 +143,8 @@ select 'capture ' || captured.id || ' is done, and has no measurement and no sto
 from playcount_snapshots as captured
 where
     captured.state = 'done'
+    -- Unless a recent capture of the account has all of its albums.
+    and not captured.album_ids <@ captured.reused_album_ids
     and not exists (select from apify_runs as bought where bought.snapshot = captured.id and bought.kept_at is not null);
 
 -- name: I6

@@ -330,10 +330,18 @@ comment on column songstats_wanted.job is 'The request.';
 comment on column songstats_wanted.account is 'The account of the request.';
 comment on column songstats_wanted.created_at is 'When the request was made.';
 
+comment on table vendor_drifts is 'How the first stored answer of a day differs in form from the hundred before it. No row: it does not.';
+comment on column vendor_drifts.id is 'Row id.';
+comment on column vendor_drifts.vendor is 'songstats.';
+comment on column vendor_drifts.found_at is 'When the answer was read.';
+comment on column vendor_drifts.new_fields is 'Fields and platform names that no earlier answer has. A warning.';
+comment on column vendor_drifts.missing_fields is 'Fields that every earlier answer has and this one lacks. The breaker opened.';
+comment on column vendor_drifts.changed_types is 'Fields with a type that no earlier answer has. The breaker opened.';
+
 comment on table vendor_state is 'State of each vendor for the whole deployment: breaker, throttle pause and pace. One row per vendor.';
 comment on column vendor_state.vendor is 'songstats, apify or spotify. Rows of apify and spotify appear with their first pause.';
 comment on column vendor_state.breaker is 'open: no recording is claimed and no call is made until it is closed.';
-comment on column vendor_state.breaker_kind is 'key: the key was refused; a free probe closes it once the key works. streak: the responses made no sense; an operator closes it.';
+comment on column vendor_state.breaker_kind is 'key: the key was refused; a free probe closes it once the key works. streak: the responses made no sense; drift: the first answer of a day has another form. An operator closes these two.';
 comment on column vendor_state.reason is 'Why it is open.';
 comment on column vendor_state.opened_at is 'When it opened.';
 comment on column vendor_state.streak_since is 'Start of the current streak: when the breaker was last closed. Older responses do not count.';

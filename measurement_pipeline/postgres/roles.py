@@ -49,6 +49,7 @@ TABLES = (
     "songstats_responses",
     "songstats_unread_responses",
     "songstats_wanted",
+    "vendor_drifts",
     "vendor_state",
 )
 """The tables and views that the migrations create."""

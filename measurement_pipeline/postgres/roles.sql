@@ -97,6 +97,7 @@ grant select, insert, update (name, partition_key) on catalogs to measurement_pi
 grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
 grant select, insert, update on vendor_state to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
+grant select, insert (vendor, new_fields, missing_fields, changed_types) on vendor_drifts to measurement_pipeline;
 grant
 select,
 insert (job, account, state, body),

@@ -21,6 +21,7 @@ from measurement_pipeline.domain.backfill_queue import (
     pause_seconds,
     seconds_before_probe,
 )
+from measurement_pipeline.domain.drift import EARLIER_ANSWERS, Drift
 from measurement_pipeline.domain.outcome import Cause
 from measurement_pipeline.domain.payment import ALLOWED_VALID_FOR
 from measurement_pipeline.domain.reconciliation import MAX_OFFSET_EAST, MAX_OFFSET_WEST, LedgerState, MonthlyHits
@@ -158,6 +159,27 @@ async def recent_causes(connection: AsyncConnection) -> list[tuple[str, str]]:
     """
     found = await connection.execute(_SQL["recent_causes"], {"limit": CAUSES_READ})
     return [(row["reason"], row["song"]) async for row in found]
+
+
+async def load_bodies_before_today(connection: AsyncConnection) -> list[bytes]:
+    """The latest stored answers, to compare the first of the day with. Empty if an answer of today was stored before."""
+    found = await connection.execute(_SQL["bodies_before_today"], {"limit": EARLIER_ANSWERS})
+    return [bytes(row["body"]) async for row in found]
+
+
+async def record_drift(connection: AsyncConnection, drift: Drift) -> None:
+    """Record how the first answer of the day differs from earlier ones."""
+    parameters = {"new": list(drift.new), "missing": list(drift.missing), "changed": list(drift.changed)}
+    await connection.execute(_SQL["record_drift"], parameters)
+
+
+def get_latest_drift(connection: Connection) -> tuple[datetime, Drift] | None:
+    """The latest difference that was found in the last seven days, and when."""
+    row = connection.execute(_SQL["drifts"]).fetchone()
+    if row is None:
+        return None
+    drift = Drift(tuple(row["new_fields"]), tuple(row["missing_fields"]), tuple(row["changed_types"]))
+    return row["found_at"], drift
 
 
 async def open_breaker(connection: AsyncConnection, *, kind: str, reason: str, suspects: Sequence[str] = ()) -> None:

@@ -345,6 +345,44 @@ from (
 order by latest.settled_at desc, latest.id desc
 limit %(limit)s;
 
+-- name: bodies_before_today
+-- The latest stored answers, if none of today (UTC) is among them: then the next one is the first of the day.
+select response.body
+from (
+    select
+        ledger.id,
+        ledger.settled_at
+    from songstats_quota_ledger as ledger
+    where ledger.reason = 'stored' and ledger.settled_at <= clock_timestamp()
+    order by ledger.settled_at desc, ledger.id desc
+    limit %(limit)s
+) as latest
+inner join songstats_responses as response on latest.id = response.ledger
+where
+    not exists (
+        select from songstats_quota_ledger as today
+        where
+            today.reason = 'stored'
+            and today.settled_at >= date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC'
+            and today.settled_at <= clock_timestamp()
+    )
+order by latest.settled_at desc, latest.id desc;
+
+-- name: record_drift
+insert into vendor_drifts (vendor, new_fields, missing_fields, changed_types)
+values ('songstats', %(new)s, %(missing)s, %(changed)s);
+
+-- name: drifts
+select
+    found_at,
+    new_fields,
+    missing_fields,
+    changed_types
+from vendor_drifts
+where vendor = 'songstats' and found_at > clock_timestamp() - interval '7 days'
+order by found_at desc
+limit 1;
+
 -- name: open_breaker
 update vendor_state
 set

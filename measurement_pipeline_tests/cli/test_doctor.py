@@ -137,7 +137,8 @@ def tick_all(instance, *, but: str = "") -> None:  # noqa: F811
 
 ALL = [
     "settings", "database", "schema", "stamp", "encoding", "durability", "isolation", "sessions", "incidents",
-    "breaker", "pause", "clock", "budget", "queue", "requests", "captures", "Dagster's storage", "Dagster's schema", "daemon",
+    "breaker", "answers", "pause", "clock", "budget", "queue", "requests", "captures", "Dagster's storage", "Dagster's schema",
+    "daemon",
     "run monitoring", "sensors", "schedules", "runs", "Songstats key", "Stripe key", "Apify token", "Spotify client",
     "HTTP API", "webhook",
 ]  # fmt: skip

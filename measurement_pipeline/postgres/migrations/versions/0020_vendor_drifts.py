@@ -1,0 +1,13 @@
+"""Record how a vendor's answers change their form. The statements are in the .sql file."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    """Run the statements of the .sql file."""
+    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
