@@ -165,10 +165,10 @@ def _vendor_form(connection: Connection) -> CheckResult:
         return ok("answers", "Songstats' answers have the form of the earlier ones")
     at, drift = found
     if drift.is_serious:
-        return warn("answers", f"{format_minute(at)}: {drift.reason}")
+        return warn("answers", f"{utc_minute(at)}: {drift.reason}")
     names = ", ".join(drift.new)
     return warn(
-        "answers", f"{format_minute(at)}: Songstats' answers have new fields: {names}. They are stored, and not read"
+        "answers", f"{utc_minute(at)}: Songstats' answers have new fields: {names}. They are stored, and not read"
     )
 
 

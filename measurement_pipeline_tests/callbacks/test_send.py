@@ -60,7 +60,7 @@ def test_a_request_that_is_done_is_reported_once_and_signed(
 ):
     account = uuid4()
     job = submit(bench, receiver, account=account)
-    bench.take(paid)
+    bench.process(paid)
     assert send(bench) == SendResult()
     settle(bench)
     assert send(bench) == SendResult(delivered=1)
@@ -77,8 +77,8 @@ def test_a_request_that_needs_a_card_is_reported_and_one_without_an_address_is_n
     bench: IntakeBench, receiver: Receiver
 ):
     submit(bench, receiver, account=uuid4())
-    bench.ask({"isrcs": isrcs(1)})
-    bench.take(unpaid)
+    bench.submit({"isrcs": isrcs(1)})
+    bench.process(unpaid)
     send(bench)
     assert [event["type"] for event in receiver.posted] == ["measurement_job.payment_required"]
 
@@ -87,7 +87,7 @@ def test_a_failed_callback_is_sent_again_for_three_days_and_then_by_hand(
     bench: IntakeBench, receiver: Receiver, paid: Callable[[UUID], Decision]
 ):
     submit(bench, receiver, account=uuid4())
-    bench.take(paid)
+    bench.process(paid)
     settle(bench)
     receiver.status = 503
     assert send(bench) == SendResult(failed=1)
@@ -110,7 +110,7 @@ def test_a_callback_whose_process_was_killed_is_due_again_after_the_lease(
     bench: IntakeBench, receiver: Receiver, paid: Callable[[UUID], Decision]
 ):
     submit(bench, receiver, account=uuid4())
-    bench.take(paid)
+    bench.process(paid)
     settle(bench)
     with connect(bench.database_url) as connection:
         assert len(job_callbacks.take(connection, limit=10, lease_seconds=120)) == 1

@@ -12,7 +12,7 @@ from measurement_pipeline_tests.workbench import isrcs
 
 def test_a_due_callback_is_sent_by_a_run_of_the_sensor(stage: Stage, receiver: Receiver):
     assert "no callback is due" in str(stage.tick("callback_sensor").skip_message)
-    job = stage.ask({"isrcs": isrcs(1)})
+    job = stage.submit_request({"isrcs": isrcs(1)})
     stage.bench.sql("update measurement_jobs set callback_url = %s where id = %s", receiver.url, job)
     stage.bench.sql("update measurement_jobs set state = 'done' where id = %s", job)
     assert len(stage.tick("callback_sensor").run_requests or ()) == 1

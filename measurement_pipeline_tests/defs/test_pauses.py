@@ -22,7 +22,7 @@ def test_a_person_pauses_in_the_ui_and_the_sensor_and_runs_say_why_nothing_is_bo
     assert reason in str(stage.tick("backfill_queue_sensor").skip_message)
     launched = stage.backfill(songs[:1], planned=False)
     assert not launched.success
-    assert reason in stage.why_failed(launched)
+    assert reason in stage.failure_message(launched)
     assert stage.bench.ledger() == []
     assert launch(stage, "resume_purchases", "end_pause", {}).success
     assert stage.tick("backfill_queue_sensor").run_requests
@@ -37,7 +37,7 @@ def test_a_launch_for_a_paused_account_names_its_pause(stage: Stage):
     config = {"reason": "invoice unpaid", "account": str(stage.bench.account), "until": "2999-01-01T12:00+01:00"}
     assert launch(stage, "pause_purchases", "begin_pause", config).success
     launched = stage.backfill(songs, planned=False)
-    assert "until 2999-01-01 11:00 UTC: invoice unpaid." in stage.why_failed(launched)
+    assert "until 2999-01-01 11:00 UTC: invoice unpaid." in stage.failure_message(launched)
 
 
 def test_a_pause_with_an_impossible_config_fails_with_the_field(stage: Stage):
@@ -48,5 +48,5 @@ def test_a_pause_with_an_impossible_config_fails_with_the_field(stage: Stage):
         ({"reason": "why", "vendor": "spotify"}, "vendor"),
         ({"reason": "why", "account": "nobody"}, "account"),
     ]:
-        assert field in stage.why_failed(launch(stage, "pause_purchases", "begin_pause", config))
+        assert field in stage.failure_message(launch(stage, "pause_purchases", "begin_pause", config))
     assert stage.bench.sql("select id from purchase_pauses") == []

@@ -28,7 +28,7 @@ def test_the_most_played_part_is_bought_and_the_rest_only_for_another_request(
         intake_bench.measured(song, count)
     top = submit(intake_bench, songs, Aim(limit=1), account=uuid4())
     share = submit(intake_bench, songs, Aim(coverage=Decimal("0.9")), account=uuid4())
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert intake_bench.queue() == {songs[1]: "pending", songs[3]: "pending"}
     figures = "select asked, enqueued, left_out, covered_share from measurement_jobs where id = %s"
     assert tuple(intake_bench.sql(figures, top)[0].values()) == (1, 1, 3, 0.5)
@@ -37,6 +37,6 @@ def test_the_most_played_part_is_bought_and_the_rest_only_for_another_request(
     with connect(intake_bench.database_url) as connection:
         assert measurement_jobs.settle(connection) == [top]
     everything = submit(intake_bench, songs, Aim(), account=uuid4())
-    intake_bench.take(paid)
+    intake_bench.process(paid)
     assert intake_bench.queue() == {songs[1]: "stored", **dict.fromkeys([songs[0], songs[2], songs[3]], "pending")}
     assert intake_bench.receipt(everything) == (4, 2, 1, 1)
