@@ -85,7 +85,7 @@ def open_locked(connection: Connection, spec: CaptureSpec, *, limits: CaptureLim
     recent = _recently_captured(connection, parameters)
     cost = limits.cost_usd(albums - len(recent))
     # After the account's lock, always in this order, which prevents deadlocks.
-    connection.execute(_SQL["lock_deployment"])
+    lock_deployment(connection)
     over = find_exceeded_cap(connection, spec.account, limits, cost_usd=cost)
     if over is not None:
         return over

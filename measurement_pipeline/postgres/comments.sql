@@ -13,6 +13,15 @@ comment on column accounts.share_weight is 'Share of the hits while several acco
 comment on column accounts.monthly_hit_cap is 'Hits that may be spent for the account in any 30 days. Null: no limit of its own.';
 
 comment on view active_purchase_pauses is 'Pauses that hold now: not resumed, and not past their end.';
+comment on column active_purchase_pauses.id is 'Row of purchase_pauses.';
+comment on column active_purchase_pauses.account is 'The account whose purchases are paused. Null: every account''s.';
+comment on column active_purchase_pauses.vendor is 'Only purchases from this vendor are paused. Null: from every vendor.';
+comment on column active_purchase_pauses.reason is 'Why, as given by the operator.';
+comment on column active_purchase_pauses.paused_by is 'User name, or the Dagster run, that began it.';
+comment on column active_purchase_pauses.paused_at is 'When it began.';
+comment on column active_purchase_pauses.paused_until is 'When it ends by itself. Null: it lasts until it is resumed.';
+comment on column active_purchase_pauses.stops_songstats is 'Every hit is stopped.';
+comment on column active_purchase_pauses.stops_apify is 'Every actor run is stopped.';
 
 comment on table alembic_version is 'Schema version of this database. Written by `db upgrade` only.';
 comment on column alembic_version.version_num is 'The last migration that ran.';

@@ -9,6 +9,7 @@ from measurement_pipeline.domain.capture import (
     ALBUMS_PER_CHUNK,
     CapturedAlbum,
     CapturedTrack,
+    OverCap,
     count_plays,
     describe_over_cap,
     infer_missing_album_id,
@@ -27,7 +28,7 @@ def test_the_cost_is_exact():
 
 
 def test_a_capture_over_the_cap_reports_cap_spent_and_cost():
-    message = describe_over_cap(cap=Decimal(25), spent=Decimal("24.999"), cost=Decimal("0.003"))
+    message = describe_over_cap(OverCap(cap=Decimal(25), spent=Decimal("24.999"), asked=Decimal("0.003")))
     assert "$25.00" in message
     assert "$24.999" in message
     assert "$0.003" in message

@@ -427,7 +427,11 @@ def _keep_and_map_in_one_transaction(patcher: Patcher) -> None:
 
 
 CAPTURES: Mapping[str, Mistake] = {
-    "captures: the account's lock": function(captures.lock_account, lambda _connection, _account: None),
+    # Since the deployment has a cap too, either of the two locks keeps an account within its own.
+    "captures: the account's lock": all_of(
+        function(captures.lock_account, lambda _connection, _account: None),
+        function(captures.lock_deployment, lambda _connection: None),
+    ),
     "captures: one actor run per part": lambda patcher: patcher.definition(
         "select pg_get_indexdef('apify_runs_one_a_chunk'::regclass) as definition",
         "drop index apify_runs_one_a_chunk; {}",

@@ -64,7 +64,7 @@ class Counter:
 
     def start_due_captures(self, *, cap: str = "25"):
         return start_due_captures(
-            CaptureConfig(self.database_url, Decimal(cap), claim_timeout_seconds=5.0, max_attempts=5)
+            CaptureConfig(self.database_url, capture_limits(cap), claim_timeout_seconds=5.0, max_attempts=5)
         )
 
     def age(self, interval: str, *, state: str = "done") -> None:
@@ -194,9 +194,10 @@ def test_a_failed_capture_is_not_reused_and_its_cost_counts(counter: Counter):
         opened.snapshot,
     )
     with connect(counter.database_url) as connection:
-        assert captures.estimate(connection, CaptureSpec(counter.account, albums(200))) == (
+        assert captures.estimate(connection, CaptureSpec(counter.account, albums(200)), capture_limits()) == (
             Decimal("0.6"),
             Decimal("0.3"),
+            None,
             False,
         )
     again = counter.open_capture(albums(200), cap="0.89")
@@ -250,10 +251,10 @@ def test_a_series_of_unknown_albums_is_not_paid_every_day(counter: Counter):
 def test_an_estimate_gives_the_cost_of_a_request_and_requests_nothing(counter: Counter):
     spec = CaptureSpec(counter.account, albums(7))
     with connect(counter.database_url) as connection:
-        assert captures.estimate(connection, spec) == (Decimal("0.021"), Decimal(0), False)
+        assert captures.estimate(connection, spec, capture_limits()) == (Decimal("0.021"), Decimal(0), None, False)
     counter.open_capture(albums(7))
     with connect(counter.database_url) as connection:
-        assert captures.estimate(connection, spec) == (Decimal(0), Decimal("0.021"), True)
+        assert captures.estimate(connection, spec, capture_limits()) == (Decimal(0), Decimal("0.021"), None, True)
     assert len(counter.sql("select * from playcount_snapshots")) == 1
 
 
