@@ -737,27 +737,27 @@ def test_a_job_id_is_a_uuid(run):
 # --- pause
 
 
-def test_a_pause_is_shown_by_every_command_that_explains_until_it_is_resumed(cli, run, database_url):
+def test_a_pause_is_shown_by_every_command_that_explains_until_it_is_resumed(run, database_url):
     with connect(database_url) as connection:
         connection.execute("insert into accounts (id, name) values (%s, 'Label')", [ACCOUNT])
     run("pause", "--reason", "invoice unpaid", "--until", "2999-01-01")
     for command in (["queue"], ["breaker", "show"], ["pause", "--list"]):
         assert "invoice unpaid" in " ".join(run(*command).stdout.split()), command
-    refused = cli("resume", "--account", "Label")
+    refused = run("resume", "--account", "Label")
     assert refused.exit_code == 1
     assert "not paused" in refused.stderr
     assert "`measurement-pipeline resume`" in refused.stderr
     assert "resumed" in run("resume").stdout
     assert parse_json(run("queue", "--json"))["blockers"][0]["kind"] != "paused by an operator"
-    assert cli("pause").exit_code == 2
-    assert cli("pause", "--reason", "why", "--until", "soon").exit_code == 2
-    assert cli("pause", "--reason", "why", "--until", "2020-01-01").exit_code == 1
+    assert run("pause").exit_code == 2
+    assert run("pause", "--reason", "why", "--until", "soon").exit_code == 2
+    assert run("pause", "--reason", "why", "--until", "2020-01-01").exit_code == 1
 
 
 # --- history
 
 
-def test_an_exported_history_is_kept_beside_counts_and_never_mixed_with_them(cli, run, database_url, tmp_path):
+def test_an_exported_history_is_kept_beside_counts_and_never_mixed_with_them(run, database_url, tmp_path):
     (song,) = isrcs(1)
     with connect(database_url) as connection:
         connection.execute("insert into songs (isrc) values (%s)", [song])
@@ -790,7 +790,7 @@ def test_an_exported_history_is_kept_beside_counts_and_never_mixed_with_them(cli
         (f"history_imports/{first + 2}", 6),
     ]
     export.write_text("date,streams\n2026-01-01,many\n")
-    refused = cli("history", "import", export, *options)
+    refused = run("history", "import", export, *options)
     assert refused.exit_code == 1
     assert "line 2: streams 'many': expected a whole number" in refused.stderr
 

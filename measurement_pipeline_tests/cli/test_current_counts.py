@@ -60,13 +60,13 @@ def test_a_history_cannot_be_monthly(run, harness):
 def test_an_estimate_shows_albums_cost_and_month_and_requests_nothing(run, harness):
     result = parse_json(run(*CURRENT, "--album", "a,b,a", "--estimate", "--json", SNAPSHOT_MONTHLY_CAP_USD="0.01"))
     assert {name: float(result[name]) for name in ("cost_usd", "spent_usd_this_month", "cap_usd")} == {
-        "cost_usd": 0.006,
+        "cost_usd": 0.008,
         "spent_usd_this_month": 0.0,
         "cap_usd": 0.01,
     }
     assert (result["albums"], result["reused"], result["over_cap"]) == (2, False, False)
     stdout = run(*CURRENT, "--album", "a,b", "--estimate", SNAPSHOT_MONTHLY_CAP_USD="0.01").stdout
-    assert "$0.006" in stdout
+    assert "$0.008" in stdout
     assert "$0.000 spent of $0.01" in stdout
     assert "would be refused" not in stdout
     assert "nothing was requested" in stdout
@@ -300,7 +300,7 @@ def test_a_catalogue_is_captured_by_the_albums_of_its_file(run, harness, tmp_pat
     rows = harness.sql("select song, value from song_identifiers where identifier_type = 'album_id' order by 1, 2")
     assert [(row["song"], row["value"]) for row in rows] == [(one, "a"), (one, "b"), (two, "b")]
     estimate = parse_json(run(*CURRENT, "--catalog", "mine", "--estimate", "--json"))
-    assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.006)
+    assert (estimate["albums"], float(estimate["cost_usd"])) == (2, 0.008)
 
 
 def test_an_album_with_a_nul_character_is_reported_and_the_other_lines_are_loaded(run, harness, tmp_path):
