@@ -6,9 +6,9 @@ no answer within seconds. Processing is safe beside a run or the HTTP API, becau
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from decimal import Decimal
 from uuid import UUID
 
+from measurement_pipeline.domain.capture import CaptureLimits
 from measurement_pipeline.domain.payment import Decision, PaymentVerdict
 from measurement_pipeline.intake.process import RequestResult, load_batch, process_request
 from measurement_pipeline.postgres.database import connect
@@ -27,7 +27,7 @@ def process_small_requests(
     decide: Callable[[UUID], Decision],
     *,
     actor: str,
-    cap_usd: Decimal | None,
+    limits: CaptureLimits | None,
     payment_seconds: float = _PAYMENT_SECONDS,
 ) -> list[RequestResult]:
     """Process the small waiting requests. Raises as `process_batch` does, and what `decide` raises."""
@@ -40,7 +40,7 @@ def process_small_requests(
             if request.account in undecided:
                 continue
             decision = decisions.get(request.account)
-            result = process_request(connection, request.id, decision, run=actor, cap_usd=cap_usd)
+            result = process_request(connection, request.id, decision, run=actor, limits=limits)
             if result is not None:
                 results.append(result)
     return results

@@ -74,7 +74,7 @@ where
     captured.account = %(account)s
     and captured.state = 'done'
     and bought.mapped_at is not null
-    and bought.kept_at > clock_timestamp() - make_interval(secs => %(reuse_for)s)
+    and captured.created_at > clock_timestamp() - make_interval(secs => %(reuse_for)s)
     and album.id = any(%(album_ids)s::text[]);
 
 -- name: open

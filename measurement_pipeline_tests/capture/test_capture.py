@@ -510,6 +510,8 @@ def test_a_single_track_without_an_isrc_is_not_an_incident(harness: CaptureHarne
     known, bare = isrcs(2)
     one, two = harness.publish({"One": {known: 10}, "Two": {bare: 20}})
     harness.run_capture(harness.open_capture([one]))
+    # Older than what the next capture would reuse.
+    harness.sql("update playcount_snapshots set created_at = created_at - interval '2 hours'")
     harness.sandbox.faults("/v1/tracks", body=json.dumps({"tracks": [{"id": track(bare, "Two"), "external_ids": {}}]}))
     ended = harness.run_capture(harness.open_capture([one, two]), run="run-2")
     assert "Spotify names no ISRC" in ended.unmapped[0]

@@ -51,7 +51,7 @@ def test_albums_are_bought_again_after_an_hour_and_for_another_account(harness: 
     assert isinstance(found, CaptureTicket)
     assert found.cost_usd == Decimal("0.006")
     harness.account = own
-    harness.sql("update apify_runs set kept_at = kept_at - interval '1 hour'")
+    harness.sql("update playcount_snapshots set created_at = created_at - interval '1 hour'")
     found = open_capture(harness, [first, second])
     assert isinstance(found, CaptureTicket)
     assert found.cost_usd == Decimal("0.006")

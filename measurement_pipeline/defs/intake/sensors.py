@@ -47,7 +47,7 @@ def measurement_job_sensor(
     """Process what waits, and wait for more until the end of the tick. Launch one run for up to a thousand other requests."""
     deadline = tick_wait.deadline()
     database_url = measurement_database.verified_url()
-    cap_usd = None if capture_config is None else capture_config.cap_usd
+    limits = None if capture_config is None else capture_config.limits
     processed: list[RequestResult] = []
     with measurement_database.connect() as connection:
         is_work_waiting = partial(measurement_jobs.is_work_waiting, connection)
@@ -60,7 +60,7 @@ def measurement_job_sensor(
                     )
                 if waiting and not runs and waiting <= MAX_REQUESTS:
                     processed += process_small_requests(
-                        database_url, stripe.decide, actor=context.sensor_name, cap_usd=cap_usd
+                        database_url, stripe.decide, actor=context.sensor_name, limits=limits
                     )
                     waiting = _count_waiting(connection)
                 # Not in the sensor that plans: it returns early while the budget is spent, a pause lasts or the breaker is open.
