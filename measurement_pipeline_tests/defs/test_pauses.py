@@ -46,7 +46,7 @@ def test_a_pause_with_an_impossible_config_fails_with_the_field(stage: Stage):
         ({"reason": "why", "until": "soon"}, "until"),
         ({"reason": "why", "until": "2020-01-01"}, "not in the future"),
         ({"reason": "why", "vendor": "spotify"}, "vendor"),
-        ({"reason": "why", "account": "nobody"}, "account"),
+        ({"reason": "why", "account": "no-uuid"}, "account"),
     ]:
         assert field in stage.failure_message(launch(stage, "pause_purchases", "begin_pause", config))
     assert stage.bench.sql("select id from purchase_pauses") == []

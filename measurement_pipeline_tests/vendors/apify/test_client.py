@@ -90,7 +90,7 @@ def test_a_start_is_one_request_and_returns_its_run(actor: ApifyClient, sandbox:
     assert starts(sandbox) == 1
 
 
-def test_a_start_limits_what_its_run_may_charge_and_a_run_tells_its_cost():
+def test_a_start_limits_what_its_run_may_charge_and_a_run_reports_its_cost():
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
