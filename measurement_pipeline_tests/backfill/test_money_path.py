@@ -252,7 +252,11 @@ def test_a_run_whose_hits_another_one_took_names_the_figures_of_the_budget(bench
     bench.submit_request(songs)
 
     def new_client_after_the_claim() -> SongstatsClient:
-        bench.sql("insert into songstats_quota_ledger (song, run_id, lease) select isrc, 'other', 1 from songs limit 2")
+        bench.sql(
+            "insert into songstats_quota_ledger (song, account, run_id, lease)"
+            " select isrc, %s, 'another run', 1 from songs limit 2",
+            bench.account,
+        )
         return bench.dependencies.new_client()
 
     dependencies = replace(bench.dependencies, new_client=new_client_after_the_claim)
