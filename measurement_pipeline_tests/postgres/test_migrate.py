@@ -185,7 +185,7 @@ def test_every_time_is_with_time_zone(connection: Connection):
         ("payment_decisions", "verdict", set(PaymentVerdict) - {PaymentVerdict.UNKNOWN}),
         ("deployment", "kind", {"sandbox", "live"}),
         ("vendor_state", "breaker", {"open", "closed"}),
-        ("vendor_state", "breaker_kind", {"key", "streak"}),
+        ("vendor_state", "breaker_kind", {"key", "streak", "drift"}),
     ],
 )
 def test_check_constraints_equal_the_python_enums(connection: Connection, table: str, column: str, values: set[str]):
