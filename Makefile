@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 WORDED := measurement_pipeline measurement_pipeline_tests measurement_pipeline_bench docs README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults fuzz check docs reference screenshots vulnerabilities dev bench format lock clean
+.PHONY: demo test system faults fuzz check docs reference screenshots vulnerabilities dev bench format lock clean
 
 demo: $(READY)
 	$(BIN)/measurement-pipeline demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+# Dagster's own processes: `dev`, and a deployment whose written texts are searched for secrets.
+system: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --long -m dagster --ignore measurement_pipeline_tests/faults
 
 faults: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --long measurement_pipeline_tests/faults

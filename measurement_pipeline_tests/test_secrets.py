@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -26,10 +28,16 @@ from measurement_pipeline.local.dagster_processes import INSTANCE_FILE
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.sandbox import PLAIN, KnownRecording, SandboxClient, running
 from measurement_pipeline.sandbox.albums import album_id
+from measurement_pipeline.services import create_services
+from measurement_pipeline.settings import Settings
 from measurement_pipeline_tests.backfill.test_money_path import HISTORY
 from measurement_pipeline_tests.conftest import Server
-from measurement_pipeline_tests.defs.test_partition_backfill import ROOT, Operator, answers, wait_for
-from measurement_pipeline_tests.workbench import OPERATORS, isrcs
+from measurement_pipeline_tests.defs.conftest import Stage, definitions, open_instance, pooled
+from measurement_pipeline_tests.defs.test_alerts import Sensor
+from measurement_pipeline_tests.defs.test_captures import capture, capture_of
+from measurement_pipeline_tests.workbench import OPERATORS, create_workbench, isrcs
+
+ROOT = Path(__file__).parents[1]
 
 # Shaped like real secrets, with letters and digits only: these look the same under any quoting.
 SONGSTATS_KEY = "mark5ongstats7hK2pQ9xVb3"
@@ -93,6 +101,34 @@ mutation Launch($selector: JobOrPipelineSelector!) {
 }
 """
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "measurement_pipeline"}
+
+
+@dataclass
+class Operator:
+    """The UI's GraphQL endpoint."""
+
+    url: str
+
+    def query(self, query: str, **variables: object) -> dict[str, Any]:
+        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=120).json()
+        assert "errors" not in answer, answer
+        result: dict[str, Any] = answer["data"]
+        return result
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/server_info", timeout=120).is_success
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(holds: Callable[[], object], what: str, *, log_of: Path, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come in {seconds} s:\n{(log_of / 'dagster.log').read_text()[-4000:]}")
+        time.sleep(0.25)
 
 
 class WrittenTexts:
@@ -182,6 +218,27 @@ def as_login(url: str, login: str) -> str:
     return f"{scheme}://{login}:{PASSWORD}@{rest.partition('@')[2]}"
 
 
+def marked_settings(database_url: str, sandbox: SandboxClient, login: str) -> dict[str, str]:
+    """The settings of a deployment whose secrets are all marked."""
+    return {
+        "DATABASE_URL": as_login(database_url, login),
+        "SONGSTATS_API_KEY": SONGSTATS_KEY,
+        "SONGSTATS_BASE_URL": sandbox.songstats_url,
+        "SONGSTATS_REQUESTS_PER_SECOND": "0",
+        "STRIPE_SECRET_KEY": STRIPE_KEY,
+        "STRIPE_API_BASE": sandbox.stripe_url,
+        # The webhook refuses every message, and the report of that failure might contain its URL.
+        "ALERT_WEBHOOK_URL": f"{sandbox.stripe_url}/services/{WEBHOOK}",
+        "BACKFILL_ACCOUNT_ID": str(OPERATORS),
+        "APIFY_TOKEN": APIFY_TOKEN,
+        "APIFY_BASE_URL": sandbox.apify_url,
+        "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
+        "SPOTIFY_CLIENT_SECRET": SPOTIFY_SECRET,
+        "SPOTIFY_API_BASE": sandbox.spotify_url,
+        "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
+    }
+
+
 def failed(operator: Operator) -> set[str]:
     result = operator.query("{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { jobName } } } }")
     return {run["jobName"] for run in result["runsOrError"]["results"]}
@@ -260,6 +317,81 @@ def secrets_are_repeated(sandbox: SandboxClient, songs: list[str]) -> None:
     sandbox.faults("/v1/tracks", status=403, body=refused)
 
 
+def know_album(sandbox: SandboxClient, album: str) -> str:
+    """Release `album` with seven recordings; its id."""
+    sandbox.know({song: KnownRecording(play_count=5, artist="Choir", album=album) for song in isrcs(7)})
+    return album_id("Choir", album)
+
+
+def refuse_the_apify_token(sandbox: SandboxClient) -> None:
+    refused = json.dumps({"error": {"type": "token", "message": f"User was not found by {APIFY_TOKEN}"}})
+    sandbox.faults("/v2/", status=401, body=refused, headers={"www-authenticate": APIFY_TOKEN})
+
+
+# In either form, the search saw what it had to see.
+STORED = (
+    ("AA6Q72000006", "measurements, table song_measurements"),
+    ("[api key]", "measurements, table songstats_responses"),
+    ("Not for Bearer", "measurements, table apify_runs"),
+    ("User was not found by", "measurements, table vendor_state"),
+    ("AA6Q72000006", "Dagster's storage, table event_logs"),
+    ("permission denied for table run_heartbeats", "Dagster's storage, table event_logs"),
+)
+
+
+def test_no_text_that_failing_runs_and_sensors_write_contains_a_secret(
+    server: Server,
+    database_url: str,
+    marked_sandbox: SandboxClient,
+    pipeline_login: tuple[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    """The short form, in one process. The long form also searches the UI, the processes' logs and `ps`."""
+    sandbox, songs, everything = marked_sandbox, isrcs(7), WrittenTexts()
+    login, storage = pipeline_login
+    services = create_services(Settings.read(marked_settings(database_url, sandbox, login)))
+    with open_instance(pooled(as_login(server.url(storage), login)), tmp_path) as instance:
+        stage = Stage(instance, definitions(services), services, create_workbench(database_url, sandbox))
+        failures = Sensor(stage)
+        failures.tick()
+        sandbox.card(str(stage.bench.account))
+        secrets_are_repeated(sandbox, songs)
+        stage.bench.sql("revoke delete on run_heartbeats from measurement_pipeline")
+        failed_runs = [stage.reclaim()]
+        first = stage.submit_request({"isrcs": songs}, account=uuid4())
+        stage.intake()
+        assert stage.bench.sql("select error from measurement_jobs where id = %s", first)[0]["error"] is not None
+        stage.submit_request({"isrcs": songs})
+        assert stage.intake().success
+        stage.register(songs)
+        failed_runs.append(stage.backfill(songs))
+        assert stage.breaker() == "open"
+        for album in ("One", "Two"):
+            job = stage.submit_request({"album_ids": [know_album(sandbox, album)]}, source="current")
+            assert stage.intake().success
+            captured = capture(stage, capture_of(stage, job))
+            refuse_the_apify_token(sandbox)
+        failed_runs.append(captured)
+        assert [run.success for run in failed_runs] == [False, False, False]
+        reactions = failures.catch_up()
+        assert sandbox.requests("/services")
+        everything.add("the failed alerts", "\n".join(str(reaction.error) for reaction in reactions).encode())
+    written = capfd.readouterr()
+    everything.add("the log", f"{written.out}\n{written.err}".encode())
+    everything.add_database("measurements", database_url)
+    everything.add_database("Dagster's storage", server.url(storage))
+    everything.add_files(tmp_path)
+    for known, where in (
+        *STORED,
+        ("songstats_backfill", "the log"),
+        ("ALERT_WEBHOOK_URL answered", "the failed alerts"),
+    ):
+        assert where in everything.hold(known), f"{known} is not in {where}"
+    assert {secret: everything.hold(secret) for secret in MARKED} == {secret: [] for secret in MARKED}
+
+
+@pytest.mark.long
 @pytest.mark.dagster
 def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
     server: Server, database_url: str, marked_sandbox: SandboxClient, pipeline_login: tuple[str, str], tmp_path: Path
@@ -268,23 +400,9 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
     first, second = str(uuid4()), str(uuid4())
     login, storage = pipeline_login
     environment = {
-        "DATABASE_URL": as_login(database_url, login),
+        **marked_settings(database_url, sandbox, login),
         "DAGSTER_POSTGRES_URL": as_login(server.url(storage), login),
         "DAGSTER_HOME": str(tmp_path),
-        "SONGSTATS_API_KEY": SONGSTATS_KEY,
-        "SONGSTATS_BASE_URL": sandbox.songstats_url,
-        "SONGSTATS_REQUESTS_PER_SECOND": "0",
-        "STRIPE_SECRET_KEY": STRIPE_KEY,
-        "STRIPE_API_BASE": sandbox.stripe_url,
-        # The webhook refuses every message, and the report of that failure might contain its URL.
-        "ALERT_WEBHOOK_URL": f"{sandbox.stripe_url}/services/{WEBHOOK}",
-        "BACKFILL_ACCOUNT_ID": str(OPERATORS),
-        "APIFY_TOKEN": APIFY_TOKEN,
-        "APIFY_BASE_URL": sandbox.apify_url,
-        "SPOTIFY_CLIENT_ID": sandbox.spotify_client_id,
-        "SPOTIFY_CLIENT_SECRET": SPOTIFY_SECRET,
-        "SPOTIFY_API_BASE": sandbox.spotify_url,
-        "SPOTIFY_ACCOUNTS_BASE": sandbox.spotify_url,
     }
     everything = WrittenTexts()
 
@@ -298,8 +416,7 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'historical', %s)", account, scope)
 
     def request_counts(album: str) -> None:
-        sandbox.know({song: KnownRecording(play_count=5, artist="Choir", album=album) for song in songs})
-        scope = json.dumps({"album_ids": [album_id("Choir", album)]})
+        scope = json.dumps({"album_ids": [know_album(sandbox, album)]})
         rows("insert into measurement_jobs (account, source, scope) values (%s, 'current', %s)", second, scope)
 
     def query_ui(query: str, what: str) -> None:
@@ -321,8 +438,7 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
             "select 1 from songstats_quota_ledger where settled_at is not null having count(*) = 7", "the settled hits"
         )
         query_ui("select 1 from playcount_snapshots where state = 'done' and unmapped = 7", "the capture")
-        refused = json.dumps({"error": {"type": "token", "message": f"User was not found by {APIFY_TOKEN}"}})
-        sandbox.faults("/v2/", status=401, body=refused, headers={"www-authenticate": APIFY_TOKEN})
+        refuse_the_apify_token(sandbox)
         request_counts("Two")
         query_ui("select 1 from vendor_state where vendor = 'apify' and paused_until > now()", "the refused token")
         expected = {"backfill_reclaim", "songstats_backfill", "play_count_capture"}
@@ -335,12 +451,8 @@ def test_no_text_that_a_failing_backfill_writes_contains_a_secret(
 
     # The search covered the expected places …
     for known, where in (
-        (songs[6], "measurements, table song_measurements"),
-        ("[api key]", "measurements, table songstats_responses"),
-        ("Not for Bearer", "measurements, table apify_runs"),
-        ("User was not found by", "measurements, table vendor_state"),
+        *STORED,
         ("User was not found by", "the UI"),
-        (songs[6], "Dagster's storage, table event_logs"),
         ("check_payment_method", "Dagster's storage, table snapshots"),
         ("permission denied for table run_heartbeats", "the UI"),
         ("permission denied for table run_heartbeats", "dagster.log"),

@@ -521,7 +521,7 @@ def test_any_order_of_steps_leaves_the_tables_as_the_model_predicts(
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
-            max_examples=120 if long_form else 25,
+            max_examples=120 if long_form else 12,
             stateful_step_count=50 if long_form else 30,
             derandomize=not long_form,
             deadline=None,
