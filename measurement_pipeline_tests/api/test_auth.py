@@ -98,10 +98,10 @@ def test_a_key_is_stored_as_a_digest_with_the_servers_secret(api: RunningApi):
     assert not any(secret in str(value) for value in row.values())
 
 
-@pytest.mark.parametrize("key", ["", "x", "mp_", "mp_aaaaaaaa_" + "a" * 43, "' or true --", "mp_%_" + "_" * 43])
-def test_a_malformed_key_is_rejected(api: RunningApi, key: str):
-    answer = get(api, ("x-api-key", key))
-    assert (answer.status_code, answer.json()["error"]) == (401, INVALID_KEY)
+def test_a_malformed_key_is_rejected(api: RunningApi):
+    for key in ("", "x", "mp_", "mp_aaaaaaaa_" + "a" * 43, "' or true --", "mp_%_" + "_" * 43):
+        answer = get(api, ("x-api-key", key))
+        assert (answer.status_code, answer.json()["error"]) == (401, INVALID_KEY), key
 
 
 def test_a_key_with_one_changed_character_is_rejected(api: RunningApi):
@@ -153,25 +153,25 @@ def test_a_token_authenticates_the_account_in_its_sub(start_api: StartApi):
     assert get(api, bearer(token(uuid4()))).json()["jobs"] == []
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"exp": int(time.time()) - 86_400},
-        {"exp": None},
-        {"iss": "https://other.example"},
-        {"iss": None},
-        {"aud": "others"},
-        {"aud": None},
-        {"nbf": int(time.time()) + 86_400},
-        {"key": "another secret of more than thirty-two characters"},
-        {"algorithm": "HS512", "key": SECRET * 2},
-    ],
-)  # fmt: skip
-def test_an_invalid_token_is_rejected(start_api: StartApi, changes: dict[str, Any]):
+INVALID_CLAIMS: list[dict[str, Any]] = [
+    {"exp": int(time.time()) - 86_400},
+    {"exp": None},
+    {"iss": "https://other.example"},
+    {"iss": None},
+    {"aud": "others"},
+    {"aud": None},
+    {"nbf": int(time.time()) + 86_400},
+    {"key": "another secret of more than thirty-two characters"},
+    {"algorithm": "HS512", "key": SECRET * 2},
+]
+
+
+def test_an_invalid_token_is_rejected(start_api: StartApi):
     api = start_api(bearer=HS)
-    answer = get(api, bearer(token(uuid4(), **changes)))
-    assert answer.status_code == 401
-    assert answer.json()["error"].startswith("The token")
+    for changes in INVALID_CLAIMS:
+        answer = get(api, bearer(token(uuid4(), **changes)))
+        assert answer.status_code == 401, changes
+        assert answer.json()["error"].startswith("The token"), changes
 
 
 def test_a_token_without_a_uuid_in_its_sub_and_malformed_tokens_are_rejected(start_api: StartApi):

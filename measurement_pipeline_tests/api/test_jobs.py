@@ -157,27 +157,27 @@ def test_without_captures_a_current_request_is_a_503_and_inserts_no_job(start_ap
     assert api.table.sql("select * from measurement_jobs") == []
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b"", "The body must be a JSON object"),
-        (b"[]", "The body must be a JSON object"),
-        (b"{", "The body is not valid JSON"),
-        (b'{"scope": {"isrcs": ["GBUM72501895"]}}', BAD_SOURCE),
-        (b'{"source": "historical"}', BAD_SCOPE),
-        (b'{"source": "historical", "scope": {"isrcs": ["GBUM72501895"]}, "price": 0}', "Unknown field in the body: 'price'"),
-        (b'{"source": "historical", "scope": {"isrcs": [NaN]}}', "Malformed in scope.isrcs"),
-        (b'{"source": "current", "scope": {"album_ids": ["a\\u0000b"]}}', "Malformed in scope.album_ids"),
-        (b'{"source": "current", "scope": {"album_ids": ["\\ud800"]}}', "Malformed in scope.album_ids"),
-        (b'{"source": "current", "scope": ' + b"[" * 100_000, "The body is not valid JSON"),
-        (b'{"source": ' + b"9" * 5_000 + b"}", "The body is not valid JSON"),
-    ],
-)  # fmt: skip
-def test_an_invalid_body_is_a_400_and_inserts_no_job(api: RunningApi, body: bytes, expected: str):
-    answer = api.client().post(JOBS, content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["status"] == "error"
-    assert expected in answer.json()["error"]
+INVALID_BODIES = [
+    (b"", "The body must be a JSON object"),
+    (b"[]", "The body must be a JSON object"),
+    (b"{", "The body is not valid JSON"),
+    (b'{"scope": {"isrcs": ["GBUM72501895"]}}', BAD_SOURCE),
+    (b'{"source": "historical"}', BAD_SCOPE),
+    (b'{"source": "historical", "scope": {"isrcs": ["GBUM72501895"]}, "price": 0}', "Unknown field in the body: 'price'"),
+    (b'{"source": "historical", "scope": {"isrcs": [NaN]}}', "Malformed in scope.isrcs"),
+    (b'{"source": "current", "scope": {"album_ids": ["a\\u0000b"]}}', "Malformed in scope.album_ids"),
+    (b'{"source": "current", "scope": {"album_ids": ["\\ud800"]}}', "Malformed in scope.album_ids"),
+    (b'{"source": "current", "scope": ' + b"[" * 100_000, "The body is not valid JSON"),
+    (b'{"source": ' + b"9" * 5_000 + b"}", "The body is not valid JSON"),
+]  # fmt: skip
+
+
+def test_an_invalid_body_is_a_400_and_inserts_no_job(api: RunningApi):
+    client = api.client()
+    for body, expected in INVALID_BODIES:
+        answer = client.post(JOBS, content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["status"]) == (400, "error"), body[:80]
+        assert expected in answer.json()["error"], body[:80]
     assert api.table.sql("select * from measurement_jobs") == []
 
 
@@ -308,21 +308,22 @@ def test_the_key_of_a_failed_or_withdrawn_job_returns_an_error(api: RunningApi):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("key", ["", "a" * 256, "two words", "caf\u00e9".encode("latin-1")])
-def test_an_idempotency_key_is_1_to_255_printable_characters(api: RunningApi, key: object):
-    answer = api.client().post(
-        JOBS,
-        json={"source": "historical", "scope": {"isrcs": isrcs(1)}},
-        headers={"Idempotency-Key": key},  # type: ignore[dict-item]
-    )
-    assert answer.status_code == 400
-    assert answer.json()["error"].startswith("Idempotency-Key: expected 1 to 255 printable ASCII characters")
-
-
-def test_two_hundred_concurrent_requests_with_one_key_are_one_job(api: RunningApi):
+def test_an_idempotency_key_is_1_to_255_printable_characters(api: RunningApi):
     client = api.client()
-    with ThreadPoolExecutor(50) as threads:
-        answers = list(threads.map(lambda _: client.submit({"isrcs": isrcs(5)}, key="k"), range(200)))
+    for key in ("", "a" * 256, "two words", "caf\u00e9".encode("latin-1")):
+        answer = client.post(
+            JOBS,
+            json={"source": "historical", "scope": {"isrcs": isrcs(1)}},
+            headers={"Idempotency-Key": key},  # type: ignore[dict-item]
+        )
+        assert answer.status_code == 400, key
+        assert answer.json()["error"].startswith("Idempotency-Key: expected 1 to 255 printable ASCII characters"), key
+
+
+def test_sixty_concurrent_requests_with_one_key_are_one_job(api: RunningApi):
+    client = api.client()
+    with ThreadPoolExecutor(30) as threads:
+        answers = list(threads.map(lambda _: client.submit({"isrcs": isrcs(5)}, key="k"), range(60)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert api.table.queue() == dict.fromkeys(isrcs(5), "pending")
@@ -339,14 +340,14 @@ def test_concurrent_requests_succeed_with_serializable_transactions(database_url
     assert {answer.status_code for answer in answers} == {202}
 
 
-def test_two_hundred_concurrent_requests_without_a_key_are_two_hundred_jobs_and_one_row_per_recording(api: RunningApi):
+def test_sixty_concurrent_requests_without_a_key_are_sixty_jobs_and_one_row_per_recording(api: RunningApi):
     client = api.client()
-    with ThreadPoolExecutor(50) as threads:
-        answers = list(threads.map(lambda _: client.submit({"isrcs": isrcs(5)}), range(200)))
+    with ThreadPoolExecutor(30) as threads:
+        answers = list(threads.map(lambda _: client.submit({"isrcs": isrcs(5)}), range(60)))
     assert {answer.status_code for answer in answers} == {202}
     assert api.table.queue() == dict.fromkeys(isrcs(5), "pending")
     enqueued = api.table.sql("select sum(enqueued) as n, count(*) as jobs from measurement_jobs")
-    assert enqueued == [{"n": 5, "jobs": 200}]
+    assert enqueued == [{"n": 5, "jobs": 60}]
 
 
 # --- timeouts and concurrency -------------------------------------------------------------------------------------------
@@ -510,12 +511,12 @@ def test_the_list_is_paginated_newest_first_without_duplicates(api: RunningApi):
     assert result == jobs[::-1]
 
 
-@pytest.mark.parametrize("cursor", ["x", "W10", "WyJhIiwiYiJd", "é", "bnVsbA"])
-def test_an_invalid_cursor_is_a_400(api: RunningApi, cursor: str):
+def test_an_invalid_cursor_is_a_400(api: RunningApi):
     client = api.client()
-    assert client.get(JOBS, params={"cursor": cursor}).status_code == 400
     catalog = api.table.catalogue(isrcs(1), account=client.account)
-    assert client.get(f"/api/catalogs/{catalog}/measurements", params={"cursor": cursor}).status_code == 400
+    for cursor in ("x", "W10", "WyJhIiwiYiJd", "é", "bnVsbA"):
+        for address in (JOBS, f"/api/catalogs/{catalog}/measurements"):
+            assert client.get(address, params={"cursor": cursor}).status_code == 400, (address, cursor)
 
 
 def test_jobs_inserted_into_the_table_are_listed_with_any_content(api: RunningApi):
@@ -665,13 +666,14 @@ def test_an_estimate_equals_submit_estimate_and_enqueues_nothing(api: RunningApi
     assert api.table.sql("select * from measurement_jobs") == []
 
 
-@pytest.mark.parametrize(
-    ("scope", "expected"),
-    [({"catalog_id": str(uuid4())}, UNKNOWN_CATALOG), ({"album_ids": ["nothing"]}, NOTHING_RESOLVED)],
-)
-def test_an_estimate_of_an_empty_scope_gets_the_message_of_intake(api: RunningApi, scope: object, expected: str):
-    answer = api.client().post(f"{JOBS}/estimate", json={"source": "historical", "scope": scope})
-    assert (answer.status_code, answer.json()["error"]) == (400, expected)
+def test_an_estimate_of_an_empty_scope_gets_the_message_of_intake(api: RunningApi):
+    client = api.client()
+    for scope, expected in (
+        ({"catalog_id": str(uuid4())}, UNKNOWN_CATALOG),
+        ({"album_ids": ["nothing"]}, NOTHING_RESOLVED),
+    ):
+        answer = client.post(f"{JOBS}/estimate", json={"source": "historical", "scope": scope})
+        assert (answer.status_code, answer.json()["error"]) == (400, expected)
 
 
 def test_the_payment_state_is_read_once_or_twice_if_stripe_is_asked(api: RunningApi, monkeypatch: pytest.MonkeyPatch):

@@ -396,13 +396,13 @@ def test_waiting_reports_once_that_dev_ended_and_continues(bench, connection, da
     assert stderr.getvalue().count("`measurement-pipeline dev` was stopped") == 1
 
 
-@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
-@pytest.mark.parametrize("column", ["created_at", "updated_at", "not_before"])
-def test_a_client_cannot_insert_a_time_that_commands_cannot_show(run, bench, column, moment):
+def test_a_client_cannot_insert_a_time_that_commands_cannot_show(run, bench):
     row = "insert into measurement_jobs (account, source, scope, {}) values (%s, 'historical', '{{}}', %s)"
-    with pytest.raises(DatabaseError, match=column):
-        bench.sql(row.format(column), ACCOUNT, moment)
-    bench.sql(row.format(column), ACCOUNT, "2026-01-01")
+    for column in ("created_at", "updated_at", "not_before"):
+        for moment in ("infinity", "-infinity", "20000-01-01", "0044-03-15 BC"):
+            with pytest.raises(DatabaseError, match=column):
+                bench.sql(row.format(column), ACCOUNT, moment)
+        bench.sql(row.format(column), ACCOUNT, "2026-01-01")
     assert run("jobs").exit_code == 0
 
 
