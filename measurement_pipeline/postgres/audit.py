@@ -27,6 +27,7 @@ SAYS = {
     "I13": "materialized partitions match done rows",
     "I14": "nothing is stored twice",
     "I19": "the database has one stamp",
+    "I20": "latest counts match the measurements",
 }
 """Text of each invariant. Those that the tables cannot show are missing."""
 

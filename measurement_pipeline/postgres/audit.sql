@@ -282,6 +282,18 @@ from (
 ) as repeated
 where repeated.is_same;
 
+-- name: I20
+-- The stored latest count of each recording is the one that its measurements give.
+select
+    recording.isrc || ' has ' || coalesce(latest.play_count || ' plays of ' || latest.captured_at, 'no count')
+    || ' as its latest count, and its measurements give ' || coalesce(defined.play_count || ' of ' || defined.captured_at, 'none') as what
+from songs as recording
+left join lateral latest_count_of(recording.isrc) as defined on true
+left join song_latest_counts as latest on recording.isrc = latest.song
+where
+    (latest.play_count, latest.captured_at, latest.data_source, latest.learnt_at)
+    is distinct from (defined.play_count, defined.captured_at, defined.data_source, defined.learnt_at);
+
 -- name: I19
 -- Sandbox and live never mix: one stamp.
 select 'the database has no stamp' as what

@@ -244,6 +244,13 @@ comment on column song_identifiers.platform is 'Platform: spotify, …';
 comment on column song_identifiers.identifier_type is 'Kind of identifier: album_id, track_id, …';
 comment on column song_identifiers.value is 'The identifier.';
 
+comment on table song_latest_counts is 'The latest count of each recording, as latest_count_of computes it. Triggers of song_measurements update it in the transaction that stores a measurement; nothing else writes it.';
+comment on column song_latest_counts.song is 'The recording (ISRC).';
+comment on column song_latest_counts.play_count is 'Total plays since release.';
+comment on column song_latest_counts.captured_at is 'Time of the count.';
+comment on column song_latest_counts.data_source is 'Origin: apify_spotify_playcount, songstats, or import (from a catalogue file, not measured).';
+comment on column song_latest_counts.learnt_at is 'When it was stored.';
+
 comment on table song_measurements is 'All figures, append-only. A restatement is a second row for the same point with a later learnt_at; the row with the newest learnt_at is current.';
 comment on column song_measurements.song is 'The recording (ISRC). No foreign key: each row comes from a queue row, an import or a capture that has one, and the check would cost more than the insert.';
 comment on column song_measurements.platform is 'Platform: spotify.';

@@ -366,13 +366,7 @@ fresh as (
                 and measurement.data_source = 'songstats'
         ) as owned
     from wanted
-    -- `limit 1` makes the planner read one recording at a time; without it the planner may compute every latest count first.
-    left join lateral (
-        select latest_counts.play_count
-        from latest_counts
-        where latest_counts.song = wanted.song
-        limit 1
-    ) as latest on true
+    left join song_latest_counts as latest on wanted.song = latest.song
     where not exists (select from existing where existing.song = wanted.song)
 ),
 

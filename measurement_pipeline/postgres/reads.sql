@@ -1,5 +1,5 @@
--- Measurements that an account reads over HTTP. Of a restated point the newest value counts. latest_counts defines a recording's latest
--- count, for analysts and here.
+-- Measurements that an account reads over HTTP. Of a restated point the newest value counts. song_latest_counts
+-- has a recording's latest count, for analysts and here.
 --
 -- Access to a recording is checked with `limit 1`. PostgreSQL would plan exists() as a join that reads all recordings of the account
 -- first (measured at 100,000 recordings: 160 ms instead of 1).
@@ -86,7 +86,7 @@ select
     latest.data_source
 from song_identifiers as identifier
 inner join songs as song on identifier.song = song.isrc
-left join latest_counts as latest on song.isrc = latest.song
+left join song_latest_counts as latest on song.isrc = latest.song
 where
     identifier.platform = 'spotify'
     and identifier.identifier_type = 'album_id'
@@ -118,7 +118,7 @@ from (
     limit %(limit)s
 ) as page
 inner join songs as song on page.song = song.isrc
-left join latest_counts as latest on song.isrc = latest.song
+left join song_latest_counts as latest on song.isrc = latest.song
 order by song.isrc;
 
 -- name: totals_of_catalog
@@ -132,5 +132,5 @@ select
     count(*) filter (where (latest.captured_at at time zone 'UTC')::date < (clock_timestamp() at time zone 'UTC')::date - 35) as ended
 from catalog_songs as listed
 inner join catalogs as catalog on listed.catalog = catalog.id
-left join latest_counts as latest on listed.song = latest.song and latest.data_source <> 'import'
+left join song_latest_counts as latest on listed.song = latest.song and latest.data_source <> 'import'
 where catalog.id = %(catalog)s and catalog.account = %(account)s;

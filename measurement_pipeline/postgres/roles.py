@@ -40,6 +40,7 @@ TABLES = (
     "purchase_pauses",
     "run_heartbeats",
     "song_identifiers",
+    "song_latest_counts",
     "song_measurements",
     "songs",
     "songstats_backfill_queue",

@@ -156,6 +156,8 @@ grant select, insert, update (settled_at, status_code, billable, reason, reconci
 -- A retried insert sets `ledger` to its own value to find the row of the first attempt.
 grant select, insert, update (ledger, parser_version) on songstats_responses to measurement_pipeline;
 grant select, insert on song_measurements to measurement_pipeline;
+-- The trigger of song_measurements writes it with its owner's rights.
+grant select on song_latest_counts to measurement_pipeline;
 grant
 select,
 insert (song, format, file_name, sha256, body, imported_by, days, first_day, last_day, plays)
@@ -219,7 +221,10 @@ begin
                 )
                 or (
                     pronamespace = current_schema()::regnamespace
-                    and proname in ('measurement_job_bytes', 'refuse_large_measurement_job', 'enqueue_job_callback', 'songstats_payers')
+                    and proname in (
+                        'measurement_job_bytes', 'refuse_large_measurement_job', 'enqueue_job_callback', 'songstats_payers', 'latest_count_of',
+                        'keep_latest_counts', 'readable_recording'
+                    )
                 )
             )
     loop

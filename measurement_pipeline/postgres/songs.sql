@@ -91,22 +91,18 @@ left join lateral (
 where imported.play_count is not null and newest.value is distinct from imported.play_count;
 
 -- name: refresh_ranks
--- The rank is the count of latest_counts, in which an import never outranks a measurement.
+-- The rank is the latest count, in which an import never outranks a measurement. A row that another transaction holds keeps its rank:
+-- that transaction may be a settlement, which waits for the latest count that this one has just changed.
 with latest as (
     select
         queue.song,
         newest.play_count
     from unnest(%(songs)s::text[]) as counted (song)
     inner join songstats_backfill_queue as queue on counted.song = queue.song
-    cross join lateral (
-        select latest_counts.play_count
-        from latest_counts
-        where latest_counts.song = queue.song
-        limit 1
-    ) as newest
+    inner join song_latest_counts as newest on queue.song = newest.song
     where queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.play_count
     order by queue.song
-    for update of queue
+    for update of queue skip locked
 )
 
 update songstats_backfill_queue as queue

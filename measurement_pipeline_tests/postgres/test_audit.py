@@ -91,6 +91,8 @@ BREAKS: dict[str, tuple[str, str]] = {
             " from song_measurements"
         ),
     ),
+    "a latest count that is not the latest": ("I20", "update song_latest_counts set play_count = play_count - 1"),
+    "a latest count that is missing": ("I20", "delete from song_latest_counts"),
     "a stamp that was lost": ("I19", "delete from deployment"),
 }
 

@@ -20,7 +20,7 @@ TABLES = {
     "measurement_jobs", "measurement_job_songs", "songstats_backfill_queue", "songstats_quota_ledger",
     "songstats_responses", "song_measurements", "vendor_state", "run_heartbeats", "operator_acts", "alembic_version",
     "incidents", "client_logins", "playcount_snapshots", "playcount_series", "apify_runs", "api_keys",
-    "purchase_pauses", "job_callbacks", "history_imports", "vendor_drifts",
+    "song_latest_counts", "purchase_pauses", "job_callbacks", "history_imports", "vendor_drifts",
 }  # fmt: skip
 
 
