@@ -1,9 +1,4 @@
--- Data for the HTTP API benchmark, and its comparison.
-
--- name: one
-select value
-from song_measurements
-limit 1;
+-- Data for the HTTP API benchmark.
 
 -- name: recordings
 insert into songs (isrc)
@@ -49,6 +44,9 @@ vacuum (analyze) song_measurements;
 
 -- name: vacuum_songs
 vacuum (analyze) songs, catalog_songs, song_identifiers;
+
+-- name: vacuum_latest
+vacuum (analyze) song_latest_counts;
 
 -- name: burst
 select

@@ -62,8 +62,7 @@ async def get_health() -> Health:
 def get_readiness(request: Request) -> Health:
     """Readiness: the database answers."""
     state: ApiState = request.app.state.api
-    with state.pool.connection() as connection:
-        ready(connection)
+    state.read(ready)
     return Health()
 
 
@@ -84,8 +83,7 @@ def create_app(config: ApiConfig) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # Do not wait for connections: without a database the API starts and reports that it is not ready.
-        await run_in_threadpool(state.pool.open, wait=False)
+        await run_in_threadpool(state.open)
         yield
         await run_in_threadpool(state.close)
 

@@ -5,10 +5,11 @@ A request has exactly one of the headers `x-api-key` and `Authorization: Bearer`
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from measurement_pipeline.api import keys
@@ -17,7 +18,7 @@ from measurement_pipeline.api.errors import ApiError, ErrorCode
 from measurement_pipeline.api.log import add_log_fields
 from measurement_pipeline.api.state import ApiState
 from measurement_pipeline.postgres import api_keys
-from measurement_pipeline.postgres.database import Connection, DatabaseError
+from measurement_pipeline.postgres.database import DatabaseError
 from measurement_pipeline.postgres.errors import is_transient
 
 ONE_CREDENTIAL = "Send exactly one of the headers x-api-key and Authorization: Bearer"
@@ -26,9 +27,12 @@ TOKENS_DISABLED = "This server does not accept bearer tokens: send x-api-key"
 RATE_LIMIT_EXCEEDED = "Too many requests: this account may send {} per minute"
 _JWKS_RETRY_SECONDS = 30
 
-# Only for the OpenAPI description. `authenticate` reads the headers itself, because it rejects duplicate and malformed ones.
-_KEY = Security(APIKeyHeader(name="x-api-key", scheme_name="api key", auto_error=False))
-_TOKEN = Security(HTTPBearer(scheme_name="bearer token", bearerFormat="JWT", auto_error=False))
+# For the OpenAPI description. Not dependencies, which each request would evaluate: `authenticate` reads the headers itself,
+# because it rejects duplicate and malformed ones.
+SECURITY_SCHEMES = {
+    "api key": APIKeyHeader(name="x-api-key").model,
+    "bearer token": HTTPBearer(bearerFormat="JWT").model,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Caller:
     state: ApiState
 
 
-def authenticate(request: Request, _key: Annotated[object, _KEY], _token: Annotated[object, _TOKEN]) -> Caller:
+def authenticate(request: Request) -> Caller:
     """Return the caller, and count the request against the account's rate limit.
 
     Raises `ApiError` (401, 429, 503) and `DatabaseUnavailable`.
@@ -64,22 +68,22 @@ def _authenticate_key(state: ApiState, request: Request, key: str) -> UUID:
     prefix = keys.parse_prefix(key)
     if prefix is None:
         raise _unauthenticated(INVALID_KEY)
-    with state.pool.connection() as connection:
-        row = api_keys.find(connection, prefix)
-        if row is None or not keys.matches_digest(key, row.digest, secret=state.config.key_secret):
-            raise _unauthenticated(INVALID_KEY)
-        add_log_fields(request.scope, key=prefix)
-        if row.refused_because is not None:
-            raise _unauthenticated(f"{INVALID_KEY}: it is {row.refused_because}")
-        if row.is_use_unrecorded:
-            _record_use(connection, row.id)
+    row = state.read(partial(api_keys.find, prefix=prefix))
+    if row is None or not keys.matches_digest(key, row.digest, secret=state.config.key_secret):
+        raise _unauthenticated(INVALID_KEY)
+    add_log_fields(request.scope, key=prefix)
+    if row.refused_because is not None:
+        raise _unauthenticated(f"{INVALID_KEY}: it is {row.refused_because}")
+    if row.is_use_unrecorded:
+        _record_use(state, row.id)
     return row.account
 
 
-def _record_use(connection: Connection, key: UUID) -> None:
+def _record_use(state: ApiState, key: UUID) -> None:
     """Record that the key was used. A database that accepts no writes at the moment must not prevent a read."""
     try:
-        api_keys.record_use(connection, key)
+        with state.connection() as connection:
+            api_keys.record_use(connection, key)
     except DatabaseError as error:
         if not is_transient(error):
             raise

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -20,7 +20,6 @@ from measurement_pipeline.api.job_models import (
     AcceptedJob,
     CurrentEstimate,
     HistoricalEstimate,
-    Job,
     JobCapture,
     JobCost,
     JobDetails,
@@ -76,7 +75,7 @@ _IdempotencyKey = Annotated[
 ]
 
 
-def _parse_idempotency_key(request: Request, idempotency_key: _IdempotencyKey = None) -> str | None:
+async def _parse_idempotency_key(request: Request, idempotency_key: _IdempotencyKey = None) -> str | None:
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1:
         raise ApiError(400, ErrorCode.INVALID_REQUEST, f"Idempotency-Key: expected one, got {len(keys)}")
@@ -148,19 +147,26 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
         raise ApiError(400, ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-@router.get("", responses=error_responses(400), operation_id="list_measurement_jobs", summary="List the account's jobs")
+@router.get(
+    "",
+    response_model=JobPage,
+    responses=error_responses(400),
+    operation_id="list_measurement_jobs",
+    summary="List the account's jobs",
+)
 def list_jobs(
     caller: AuthenticatedCaller,
     limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of jobs per page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the previous page.")] = None,
-) -> JobPage:
+) -> Response:
     """Newest first."""
     before = None if cursor is None else cursors.decode_job_cursor(cursor)
-    with caller.state.connection() as connection:
-        rows = measurement_jobs.page(connection, account=caller.account, before=before, limit=limit + 1)
+    rows = caller.state.read(partial(measurement_jobs.page, account=caller.account, before=before, limit=limit + 1))
     page = rows[:limit]
     next_cursor = cursors.encode_job_cursor(page[-1]["created_at"], page[-1]["id"]) if len(rows) > limit else None
-    return JobPage(jobs=[Job(**_job_fields(row)) for row in page], next=next_cursor)
+    model = JobPage.model_validate({"jobs": [_job_fields(row) for row in page], "next": next_cursor})
+    # Serialized here: FastAPI would validate the model again.
+    return Response(model.model_dump_json(), media_type="application/json")
 
 
 @router.get("/{job_id}", responses=error_responses(404), operation_id="get_measurement_job", summary="Get a job")
@@ -224,8 +230,7 @@ def _accepted_body(row: dict[str, Any]) -> dict[str, Any]:
 def _row_error(caller: Caller, row: dict[str, Any]) -> ApiError:
     wait = None
     if row["status_code"] == 429:
-        with caller.state.connection() as connection:
-            wait = captures.seconds_left_this_month(connection)
+        wait = caller.state.read(captures.seconds_left_this_month)
     checkout = {} if row["checkout_url"] is None else {"checkoutUrl": row["checkout_url"]}
     code = _CODE_OF_STATUS.get(row["status_code"], ErrorCode.JOB_FAILED)
     return ApiError(

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
+from measurement_pipeline.api.auth import SECURITY_SCHEMES
 from measurement_pipeline.api.errors import ErrorCode
 from measurement_pipeline.domain.payment import NO_CARD
 
@@ -117,9 +118,15 @@ def customize_openapi(app: FastAPI) -> None:
             schema = get_openapi(
                 title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes, servers=[dict(_SERVER)]
             )
-            for path in schema["paths"].values():
+            for address, path in schema["paths"].items():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
+                    if address.startswith("/api/"):
+                        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+            schema["components"]["securitySchemes"] = {
+                name: scheme.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for name, scheme in SECURITY_SCHEMES.items()
+            }
             _name_scopes(schema["components"]["schemas"])
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)

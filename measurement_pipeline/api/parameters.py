@@ -8,7 +8,8 @@ from measurement_pipeline.api.auth import AuthenticatedCaller
 from measurement_pipeline.api.errors import ApiError, ErrorCode
 
 
-def reject_unknown_query_parameters(request: Request, _caller: AuthenticatedCaller) -> None:
+# `async`, as it does not wait: a dependency that is not would take another thread.
+async def reject_unknown_query_parameters(request: Request, _caller: AuthenticatedCaller) -> None:
     """Raise `ApiError` (400) for an unknown or repeated parameter. Only after authentication, so as not to describe routes."""
     operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
     expected = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]

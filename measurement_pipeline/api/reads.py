@@ -8,7 +8,8 @@ import asyncio
 import re
 import reprlib
 from dataclasses import asdict
-from datetime import UTC, date
+from datetime import date
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -23,8 +24,6 @@ from measurement_pipeline.api.errors import READ_RETRY_SECONDS, READ_TIMEOUT, Ap
 from measurement_pipeline.api.measurement_models import (
     AlbumMeasurements,
     CatalogMeasurements,
-    CatalogTotals,
-    LatestCount,
     Point,
     RunRate,
     Series,
@@ -90,18 +89,22 @@ def get_track(
     """The series by time, each count with its source; or the run rate of a trailing window."""
     days = _parse_window(window, aggregate)
     first, last = _parse_period(first_day, last_day, aggregate)
-    with caller.state.connection() as connection:
-        recording = reads.recording(
-            connection, account=caller.account, isrc=isrc.normalise_isrc(track), track=_printable_or_empty(track)
+    key, track_id = isrc.normalise_isrc(track), _printable_or_empty(track)
+    if aggregate is not None:
+        rated = caller.state.read(
+            partial(reads.run_rate, account=caller.account, isrc=key, track=track_id, window_days=days)
         )
-        if recording is None:
+        if rated is None:
             raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
-        if aggregate is not None:
-            row = reads.run_rate(connection, account=caller.account, isrc=recording.isrc, window_days=days)
-            rate = _run_rate(recording, row, days)
-            return formats.build_response(request, rate, [rate.model_dump()], _RATE_COLUMNS)
-        points = reads.series(connection, account=caller.account, isrc=recording.isrc, first=first, last=last)
-    series = Series(**asdict(recording), points=[Point(**_in_utc(point)) for point in points])
+        rate = _run_rate(*rated, days)
+        return formats.build_response(request, rate, [rate.model_dump()], _RATE_COLUMNS)
+    found = caller.state.read(
+        partial(reads.series, account=caller.account, isrc=key, track=track_id, first=first, last=last)
+    )
+    if found is None:
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_TRACK)
+    recording, points = found
+    series = Series.model_validate({**asdict(recording), "points": points})
     return formats.build_response(request, series, ({**asdict(recording), **point} for point in points), _POINT_COLUMNS)
 
 
@@ -118,11 +121,10 @@ def get_album(
     album: Annotated[str, Path(max_length=100, description="Spotify album id.")],
 ) -> Response:
     """The account's recordings on the album, each with its latest count."""
-    with caller.state.connection() as connection:
-        rows = reads.latest_of_album(connection, account=caller.account, album=_printable_or_empty(album))
+    rows = caller.state.read(partial(reads.latest_of_album, account=caller.account, album=_printable_or_empty(album)))
     if not rows:
         raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_ALBUM)
-    model = AlbumMeasurements(album_id=album, recordings=[LatestCount(**_in_utc(row)) for row in rows])
+    model = AlbumMeasurements.model_validate({"album_id": album, "recordings": rows})
     return formats.build_response(request, model, rows, _POINT_COLUMNS)
 
 
@@ -143,40 +145,38 @@ async def get_catalog(
     """A page of recordings by ISRC. The first page includes the totals of the whole catalogue."""
     catalog = _parse_catalog_id(catalog_id)
     after = None if cursor is None else cursors.decode_song_cursor(cursor)
-    rows = await run_in_threadpool(_read_page, caller, catalog, after, limit + 1)
-    # Awaited outside the page's transaction and without a thread: waiting for totals occupies no connection and no thread.
-    totals = None if after is not None or formats.prefers_csv(request) else await _read_totals(caller, catalog)
-    page = rows[:limit]
-    next_cursor = cursors.encode_song_cursor(page[-1]["isrc"]) if len(rows) > limit else None
-    link = None if next_cursor is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': next_cursor})}"
 
-    def respond() -> Response:
-        model = CatalogMeasurements(
-            catalog_id=catalog,
-            recordings=[LatestCount(**_in_utc(row)) for row in page],
-            totals=None if totals is None else CatalogTotals(**totals),
-            next=next_cursor,
+    def respond(rows: list[dict[str, Any]], totals: dict[str, Any] | None) -> Response:
+        page = rows[:limit]
+        following = cursors.encode_song_cursor(page[-1]["isrc"]) if len(rows) > limit else None
+        link = None if following is None else f"{request.url.path}?{urlencode({'limit': limit, 'cursor': following})}"
+        model = CatalogMeasurements.model_validate(
+            {"catalog_id": catalog, "recordings": page, "totals": totals, "next": following}
         )
         return formats.build_response(request, model, page, _POINT_COLUMNS, next_page=link)
 
-    return await run_in_threadpool(respond)
+    if after is not None or formats.prefers_csv(request):
+        return await run_in_threadpool(lambda: respond(_read_page(caller, catalog, after, limit + 1), None))
+    rows = await run_in_threadpool(_read_page, caller, catalog, after, limit + 1)
+    # Awaited without a thread: waiting for totals occupies no connection and no thread.
+    totals = await _read_totals(caller, catalog)
+    return await run_in_threadpool(respond, rows, totals)
 
 
 def _read_page(caller: Caller, catalog: UUID, after: str | None, limit: int) -> list[dict[str, Any]]:
-    with caller.state.connection() as connection:
-        if not measurement_jobs.is_theirs(connection, catalog, account=caller.account):
-            raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG)
-        return reads.latest_of_catalog(connection, account=caller.account, catalog=catalog, after=after, limit=limit)
+    state = caller.state
+    page = state.read(
+        partial(reads.latest_of_catalog, account=caller.account, catalog=catalog, after=after, limit=limit)
+    )
+    if not page and not state.read(partial(measurement_jobs.is_theirs, catalog_id=catalog, account=caller.account)):
+        raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_CATALOG)
+    return page
 
 
 async def _read_totals(caller: Caller, catalog: UUID) -> dict[str, Any]:
     state = caller.state
-
-    def compute() -> dict[str, Any]:
-        with state.connection() as connection:
-            return reads.totals_of_catalog(connection, account=caller.account, catalog=catalog)
-
-    totals = asyncio.wrap_future(state.totals.get(caller.account, catalog, compute))
+    query = partial(reads.totals_of_catalog, account=caller.account, catalog=catalog)
+    totals = asyncio.wrap_future(state.totals.get(caller.account, catalog, lambda: state.read(query)))
     # Not `asyncio.wait_for`, which cancels the future on timeout: other requests may share it.
     done, _ = await asyncio.wait([totals], timeout=state.config.read_within_seconds)
     if not done:
@@ -195,7 +195,7 @@ def _run_rate(recording: RecordingRow, row: dict[str, Any] | None, days: int) ->
         nothing = dict.fromkeys(("days", "plays", "plays_a_year", "first", "last", "first_after"))
         flags = {"is_interpolated": False, "is_source_changed": False}
         return RunRate.model_validate({**known, **nothing, **flags, "reason": NOT_MEASURED})
-    first, last, next_point = (row[end] and Point(**_in_utc(row[end])) for end in ("first", "last", "next"))
+    first, last, next_point = (row[end] and Point(**row[end]) for end in ("first", "last", "next"))
     return RunRate(
         **known,
         days=row["days_covered"],
@@ -239,11 +239,6 @@ def _parse_day(name: str, text: str | None) -> date | None:
         message = f"{name} must be a date, such as 2026-01-31 (got {reprlib.repr(text)})"
         raise ApiError(400, ErrorCode.INVALID_REQUEST, message)
     return day
-
-
-def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
-    captured_at = row["captured_at"]
-    return row if captured_at is None else {**row, "captured_at": captured_at.astimezone(UTC)}
 
 
 def _printable_or_empty(text: str) -> str:

@@ -18,8 +18,9 @@ from measurement_pipeline.postgres.errors import is_read_only, is_undone
 T = TypeVar("T")
 
 # Small numbers, because Dagster and its runs need connections of the same server. Fewer intake threads than connections, so that
-# long intakes leave some connections for reads.
-_CONNECTIONS = 16
+# long intakes leave some connections for other writes.
+_CONNECTIONS = 12
+_READ_CONNECTIONS = 8
 _PAYMENT_THREADS = 8
 _INTAKE_THREADS = 8
 # Tries of a transaction that the server rolled back.
@@ -38,6 +39,7 @@ class ApiState:
 
     config: ApiConfig
     pool: Pool
+    read_pool: Pool
     payment_threads: ThreadPoolExecutor
     intake_threads: ThreadPoolExecutor
     rate_limiter: RateLimiter
@@ -52,6 +54,12 @@ class ApiState:
         return cls(
             config=config,
             pool=pool(config.database_url, size=_CONNECTIONS, timeout_seconds=config.database_within_seconds),
+            read_pool=pool(
+                config.database_url,
+                size=_READ_CONNECTIONS,
+                timeout_seconds=config.database_within_seconds,
+                prepared_reads_within_seconds=config.read_within_seconds,
+            ),
             payment_threads=ThreadPoolExecutor(_PAYMENT_THREADS, "payment"),
             intake_threads=ThreadPoolExecutor(_INTAKE_THREADS, "intake"),
             rate_limiter=RateLimiter(config.requests_per_minute),
@@ -59,6 +67,34 @@ class ApiState:
             token_verifier=None if config.bearer is None else BearerTokenVerifier(config.bearer),
             name=f"api-{uuid4()}",
         )
+
+    def open(self) -> None:
+        """Open the pools without waiting for connections: without a database the API starts and reports that it is not ready."""
+        self.pool.open(wait=False)
+        self.read_pool.open(wait=False)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Return the result of one query, limited by the read timeout. Raises `StatementTimeout` and `DatabaseUnavailable`.
+
+        A pooled connection may have ended since its last use. The query is then repeated on a new one.
+        """
+        with self.read_pool.connection() as connection:
+            try:
+                return self._read(connection, query)
+            except DatabaseError:
+                if not connection.closed:
+                    raise
+        # The server has probably restarted, so the other connections have ended, too.
+        self.read_pool.drain()
+        with self.read_pool.connection() as connection:
+            return self._read(connection, query)
+
+    def _read(self, connection: Connection, query: Callable[[Connection], T]) -> T:
+        if connection.prepare_threshold is not None:
+            return query(connection)
+        # Behind a pooler the session's timeout would apply to others.
+        with transaction_with_timeout(connection, seconds=self.config.read_within_seconds):
+            return query(connection)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -105,6 +141,7 @@ class ApiState:
             threads.shutdown(wait=False, cancel_futures=True)
         self.totals.close()
         # Closes idle connections and rejects waiting requests. Busy connections are cancelled below.
+        self.read_pool.close(timeout=0)
         self.pool.close(timeout=0)
         started_at = time.monotonic()
         while self.busy_connections and time.monotonic() < started_at + 2 * _DRAIN_SECONDS:

@@ -198,8 +198,7 @@ def _process(caller: Caller, job: UUID, decision: Decision | None) -> dict[str, 
 
 
 def _read_job(caller: Caller, job: UUID) -> dict[str, Any]:
-    with caller.state.connection() as connection:
-        return _fetch_row(connection, caller, job)
+    return caller.state.read(partial(_fetch_row, caller=caller, job=job))
 
 
 def _fetch_row(connection: Connection, caller: Caller, job: UUID) -> dict[str, Any]:

@@ -70,11 +70,24 @@ def create_database(url: str, name: str) -> None:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
-def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
-    """Create a pool of up to `size` connections, not opened yet. Each connection is checked before use.
+def pool(url: str, *, size: int, timeout_seconds: float, prepared_reads_within_seconds: float | None = None) -> Pool:
+    """Create a pool of up to `size` connections, not opened yet.
 
-    A thread that gets no connection within `timeout_seconds` gets `DatabaseUnavailable`.
+    A thread that gets no connection within `timeout_seconds` gets `DatabaseUnavailable`. Each connection is checked before use.
+    `prepared_reads_within_seconds`: the pool is for single reads instead. Direct connections are not checked, prepare
+    statements, and limit each to that time.
     """
+
+    def configure(connection: Connection) -> None:
+        if prepared_reads_within_seconds is not None and is_direct(connection):
+            # Planning takes longer than reading for most reads.
+            connection.prepare_threshold = _PREPARE_AFTER
+            set_statement_timeout(connection, prepared_reads_within_seconds, is_local=False)
+
+    def check(connection: Connection) -> None:
+        if connection.prepare_threshold is None:
+            ConnectionPool.check_connection(connection)
+
     return ConnectionPool(
         url,
         connection_class=Connection,
@@ -82,7 +95,8 @@ def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
         min_size=1,
         max_size=size,
         timeout=timeout_seconds,
-        check=ConnectionPool.check_connection,
+        configure=configure,
+        check=check,
         open=False,
         # After this time without a connection, the pool retries only when a thread asks for one.
         reconnect_timeout=timeout_seconds,
@@ -90,14 +104,31 @@ def pool(url: str, *, size: int, timeout_seconds: float) -> Pool:
     )
 
 
+def is_direct(connection: Connection) -> bool:
+    """Whether no pooler is in between, so that the session and its prepared statements are the client's own.
+
+    A pooler invents the process id that it sends at the start, because clients cancel statements with it.
+    """
+    found = connection.execute("select pg_backend_pid() as process").fetchone()
+    return found is not None and found["process"] == connection.info.backend_pid
+
+
+def set_statement_timeout(connection: Connection, seconds: float, *, is_local: bool) -> None:
+    """Limit the time of each statement, in this transaction (`is_local`) or for the session."""
+    connection.execute("select set_config('statement_timeout', %s, %s)", [str(int(seconds * 1000)), is_local])
+
+
 @contextmanager
 def transaction_with_timeout(connection: Connection, *, seconds: float) -> Iterator[None]:
     """A transaction that is rolled back with `StatementTimeout` if one of its statements takes longer than `seconds`."""
     with connection.transaction():
         # Local to the transaction, because behind a pooler another client would inherit a session setting.
-        connection.execute("select set_config('statement_timeout', %s, true)", [str(int(seconds * 1000))])
+        set_statement_timeout(connection, seconds, is_local=True)
         yield
 
+
+# Executions of a statement on one connection before it is prepared.
+_PREPARE_AFTER = 2
 
 # Pause between two attempts.
 _RETRY_SECONDS = 0.5

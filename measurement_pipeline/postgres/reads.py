@@ -24,31 +24,44 @@ class RecordingRow:
     artist: str | None
 
 
-def recording(connection: Connection, *, account: UUID, isrc: str | None, track: str) -> RecordingRow | None:
-    """The account's recording of that ISRC or Spotify track id; None if it has none."""
-    row = connection.execute(_SQL["recording"], {"account": account, "isrc": isrc, "track": track}).fetchone()
-    return None if row is None else RecordingRow(**row)
-
-
 def series(
-    connection: Connection, *, account: UUID, isrc: str, first: date | None = None, last: date | None = None
-) -> list[dict[str, Any]]:
-    """The points of the account's recording (`captured_at`, `value`, `data_source`), by time.
+    connection: Connection,
+    *,
+    account: UUID,
+    isrc: str | None,
+    track: str = "",
+    first: date | None = None,
+    last: date | None = None,
+) -> tuple[RecordingRow, list[dict[str, Any]]] | None:
+    """The account's recording of that ISRC or Spotify track id, and its points by time; None if it has no such recording.
 
-    `first` and `last`: days in UTC, both included. None: no limit.
+    A point has `captured_at`, `value` and `data_source`. `first` and `last`: days in UTC, both included. None: no limit.
     """
-    parameters = {"account": account, "isrc": isrc, "first": first, "last": last}
-    return connection.execute(_SQL["series"], parameters).fetchall()
+    parameters = {"account": account, "isrc": isrc, "track": track, "first": first, "last": last}
+    rows = connection.execute(_SQL["series"], parameters).fetchall()
+    if not rows:
+        return None
+    return _recording(rows[0]), [row for row in rows if row["captured_at"] is not None]
 
 
-def run_rate(connection: Connection, *, account: UUID, isrc: str, window_days: int) -> dict[str, Any] | None:
-    """The plays of the account's recording over the `window_days` up to its last measured count; None where it has none.
+def run_rate(
+    connection: Connection, *, account: UUID, isrc: str | None, track: str = "", window_days: int
+) -> tuple[RecordingRow, dict[str, Any] | None] | None:
+    """The account's recording, and its plays over the `window_days` up to its last measured count; None where it has none.
 
     `first`, `last` and `next` are points (`captured_at`, `value`, `data_source`), or None.
     """
-    parameters = {"account": account, "isrc": isrc, "window_days": window_days}
+    parameters = {"account": account, "isrc": isrc, "track": track, "window_days": window_days}
     row = connection.execute(_SQL["run_rate"], parameters).fetchone()
-    return None if row is None else {**row, **{end: _point(row, end) for end in ("first", "last", "next")}}
+    if row is None:
+        return None
+    if row["last_captured_at"] is None:
+        return _recording(row), None
+    return _recording(row), {**row, **{end: _point(row, end) for end in ("first", "last", "next")}}
+
+
+def _recording(row: dict[str, Any]) -> RecordingRow:
+    return RecordingRow(row["isrc"], row["name"], row["artist"])
 
 
 def _point(row: dict[str, Any], end: str) -> dict[str, Any] | None:

@@ -7,53 +7,38 @@
 -- name: ready
 select from deployment;
 
--- name: recording
-with candidate as (
-    select %(isrc)s::text as song
-    union
-    select identifier.song
-    from song_identifiers as identifier
-    where
-        identifier.platform = 'spotify'
-        and identifier.identifier_type = 'track_id'
-        and identifier.value = %(track)s
-)
-
-select
-    song.isrc,
-    song.name,
-    song.artist
-from candidate
-inner join songs as song on candidate.song = song.isrc
-where (
-    select true from account_songs as allowed
-    where allowed.account = %(account)s and allowed.song = song.isrc
-    limit 1
-)
-order by song.isrc
-limit 1;
-
 -- name: series
-select distinct on (measurement.captured_at, measurement.data_source)
-    measurement.captured_at,
-    measurement.value,
-    measurement.data_source
-from song_measurements as measurement
-where
-    measurement.song = %(isrc)s
-    and measurement.platform = 'spotify'
-    and measurement.metric = 'platform_displayed_play_count'
-    and measurement.captured_at >= coalesce(%(first)s::date::timestamp at time zone 'UTC', '-infinity')
-    and measurement.captured_at < coalesce((%(last)s::date + 1)::timestamp at time zone 'UTC', 'infinity')
-    and (
-        select true from account_songs as allowed
-        where allowed.account = %(account)s and allowed.song = %(isrc)s
-        limit 1
-    )
-order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc;
+-- One row without a point if the recording has none.
+select
+    recording.song as isrc,
+    recording.name,
+    recording.artist,
+    point.captured_at,
+    point.value,
+    point.data_source
+from readable_recording(%(account)s, %(isrc)s, %(track)s) as recording
+left join lateral (
+    select distinct on (measurement.captured_at, measurement.data_source)
+        measurement.captured_at,
+        measurement.value,
+        measurement.data_source
+    from song_measurements as measurement
+    where
+        measurement.song = recording.song
+        and measurement.platform = 'spotify'
+        and measurement.metric = 'platform_displayed_play_count'
+        and measurement.captured_at >= coalesce(%(first)s::date::timestamp at time zone 'UTC', '-infinity')
+        and measurement.captured_at < coalesce((%(last)s::date + 1)::timestamp at time zone 'UTC', 'infinity')
+    order by measurement.captured_at asc, measurement.data_source asc, measurement.learnt_at desc
+) as point on true
+order by point.captured_at, point.data_source;
 
 -- name: run_rate
+-- One row without a rate if nothing was measured.
 select
+    recording.song as isrc,
+    recording.name,
+    recording.artist,
     rate.days_covered,
     rate.plays,
     rate.plays_a_year,
@@ -69,12 +54,8 @@ select
     rate.next_captured_at,
     rate.next_play_count,
     rate.next_data_source
-from analytics.run_rates_over(%(isrc)s, array[%(window_days)s]::int[]) as rate
-where (
-    select true from account_songs as allowed
-    where allowed.account = %(account)s and allowed.song = %(isrc)s
-    limit 1
-);
+from readable_recording(%(account)s, %(isrc)s, %(track)s) as recording
+left join lateral analytics.run_rates_over(recording.song, array[%(window_days)s]::int[]) as rate on true;
 
 -- name: latest_of_album
 select
@@ -113,7 +94,8 @@ from (
     where
         catalog.id = %(catalog)s
         and catalog.account = %(account)s
-        and (%(after)s::text is null or listed.song > %(after)s)
+        -- Not `is null or`: a prepared statement would read all recordings before the page.
+        and listed.song > coalesce(%(after)s::text, '')
     order by listed.song
     limit %(limit)s
 ) as page

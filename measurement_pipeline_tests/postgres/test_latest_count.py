@@ -71,7 +71,9 @@ def measured_answers(archive: Archive, catalog: UUID, account: UUID) -> dict[str
     (totals,) = archive.sql("select * from analytics.catalog_totals where catalog = %s", catalog)
     api_totals = reads.totals_of_catalog(connection, account=account, catalog=catalog)
     rates = archive.sql("select * from analytics.run_rates where song = %s", SONG)
-    rate = reads.run_rate(connection, account=account, isrc=SONG, window_days=50)
+    rated = reads.run_rate(connection, account=account, isrc=SONG, window_days=50)
+    assert rated is not None
+    _, rate = rated
     over_time = analytics.over_time(connection, catalog, steps=0, step_days=28)
     # An import far above every count: it is compared with the latest count before it.
     archive.hold([10**9], source=IMPORT, first=day(30))
