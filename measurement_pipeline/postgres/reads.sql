@@ -67,7 +67,7 @@ select
     latest.data_source
 from song_identifiers as identifier
 inner join songs as song on identifier.song = song.isrc
-left join song_latest_counts as latest on song.isrc = latest.song
+left join latest_counts as latest on song.isrc = latest.song
 where
     identifier.platform = 'spotify'
     and identifier.identifier_type = 'album_id'

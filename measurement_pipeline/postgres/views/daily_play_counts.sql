@@ -19,88 +19,103 @@ select
     series.is_rebound
 from songs as recording
 cross join lateral (
+    -- Of one day the displayed figure wins, whose source sorts before songstats; of several captures the last; of what was learnt
+    -- of it the newest. One window for all of it: each further one would sort or store the points again.
     with points as (
         select
-            (measurement.captured_at at time zone 'UTC')::date as day,
-            measurement.captured_at,
-            measurement.data_source,
-            measurement.learnt_at,
-            measurement.value,
-            count(*) over (partition by measurement.captured_at, measurement.data_source) > 1 as is_restated
-        from song_measurements as measurement
-        where
-            measurement.song = recording.isrc
-            and measurement.platform = 'spotify'
-            and measurement.metric = 'platform_displayed_play_count'
-            and measurement.data_source <> 'import'
+            counted.day,
+            counted.captured_at,
+            counted.data_source,
+            counted.play_count as value,
+            row_number() over of_day as place,
+            -- The next one is the same point, as it was learnt before.
+            coalesce(
+                lead(counted.captured_at) over of_day = counted.captured_at
+                and lead(counted.data_source) over of_day = counted.data_source,
+                false
+            ) as is_restated,
+            last_value(counted.data_source) over of_day as last_source
+        from analytics.measured_counts as counted
+        where counted.song = recording.isrc
+        window of_day as (
+            partition by counted.day
+            order by counted.data_source asc, counted.captured_at desc, counted.learnt_at desc
+            rows between unbounded preceding and unbounded following
+        )
     ),
 
-    -- Of one day the displayed figure wins, whose source sorts before songstats; of several captures the last; of what was learnt
-    -- of it the newest.
     days as (
-        select distinct on (points.day)
+        select
             points.day,
+            -- Windows over numbers cost a fraction of windows over dates and intervals.
+            points.day - date '2000-01-01' as day_number,
             points.captured_at,
             points.data_source,
             points.value,
             points.is_restated,
-            max(points.data_source) over (partition by points.day) as last_source
+            points.last_source
         from points
-        order by points.day asc, points.data_source asc, points.captured_at desc, points.learnt_at desc
+        where points.place = 1
     ),
 
     changes as (
         select
             days.*,
-            coalesce(days.value <> lag(days.value) over (order by days.day), true) as is_changed,
-            greatest(lag(days.value) over (order by days.day) - days.value, 0) as fall
+            coalesce(days.value <> lag(days.value) over by_day, true) as is_changed,
+            greatest(lag(days.value) over by_day - days.value, 0) as fall,
+            coalesce(lead(days.day_number) over by_day - days.day_number, 1) as days_to_next
         from days
+        window by_day as (order by days.day_number)
     ),
 
     falls as (
         select
             changes.*,
-            sum(changes.fall::float8) over (order by changes.day) as falls
+            sum(changes.fall::float8) over (order by changes.day_number rows unbounded preceding) as falls
         from changes
+    ),
+
+    -- A row for each day: the last figure by then. So many rows before it are so many days before it.
+    calendar as (
+        select
+            falls.*,
+            generate_series(0, falls.days_to_next - 1) as days_since
+        from falls
     ),
 
     -- Where the count stood 7, 14, 21 and 28 days before each figure: the last figure by then, or the first of all.
     spans as (
         select
-            falls.*,
-            coalesce(last_value(falls.value) over week_1, first_value(falls.value) over by_day) as value_1,
-            coalesce(last_value(falls.day) over week_1, first_value(falls.day) over by_day) as day_1,
-            coalesce(last_value(falls.value) over week_2, first_value(falls.value) over by_day) as value_2,
-            coalesce(last_value(falls.day) over week_2, first_value(falls.day) over by_day) as day_2,
-            coalesce(last_value(falls.value) over week_3, first_value(falls.value) over by_day) as value_3,
-            coalesce(last_value(falls.day) over week_3, first_value(falls.day) over by_day) as day_3,
-            coalesce(last_value(falls.value) over week_4, first_value(falls.value) over by_day) as value_4,
-            coalesce(last_value(falls.day) over week_4, first_value(falls.day) over by_day) as day_4,
+            calendar.*,
+            coalesce(lag(calendar.value, 7) over by_day, first_value(calendar.value) over by_day) as value_1,
+            coalesce(lag(calendar.day_number, 7) over by_day, first_value(calendar.day_number) over by_day) as day_1,
+            coalesce(lag(calendar.value, 14) over by_day, first_value(calendar.value) over by_day) as value_2,
+            coalesce(lag(calendar.day_number, 14) over by_day, first_value(calendar.day_number) over by_day) as day_2,
+            coalesce(lag(calendar.value, 21) over by_day, first_value(calendar.value) over by_day) as value_3,
+            coalesce(lag(calendar.day_number, 21) over by_day, first_value(calendar.day_number) over by_day) as day_3,
+            coalesce(lag(calendar.value, 28) over by_day, first_value(calendar.value) over by_day) as value_4,
+            coalesce(lag(calendar.day_number, 28) over by_day, first_value(calendar.day_number) over by_day) as day_4,
             -- What the count lost in the 28 days before and has not regained: its falls, up to the distance from its highest.
             least(
-                falls.falls - coalesce(last_value(falls.falls) over week_4, 0),
-                max(falls.value) over by_day - falls.value
+                calendar.falls - coalesce(lag(calendar.falls, 28) over by_day, 0),
+                max(calendar.value) over by_day - calendar.value
             ) as lost,
-            max(falls.day) filter (where falls.is_changed) over by_day as unchanged_since,
-            min(falls.day) filter (where falls.value > 0) over by_day as first_played
-        from falls
-        window
-            by_day as (order by falls.day),
-            week_1 as (order by falls.day range between unbounded preceding and interval '7 days' preceding),
-            week_2 as (order by falls.day range between unbounded preceding and interval '14 days' preceding),
-            week_3 as (order by falls.day range between unbounded preceding and interval '21 days' preceding),
-            week_4 as (order by falls.day range between unbounded preceding and interval '28 days' preceding)
+            max(calendar.day_number) filter (where calendar.is_changed) over by_day as unchanged_since,
+            min(calendar.day_number) filter (where calendar.value > 0) over by_day as first_played
+        from calendar
+        window by_day as (order by calendar.day_number, calendar.days_since rows unbounded preceding)
     ),
 
     -- Plays a day in each of the four weeks that end with a figure; null where the series has no figure for a week.
     weeks as (
         select
             spans.*,
-            (spans.value - spans.value_1)::float8 / nullif(spans.day - spans.day_1, 0) as rate_1,
+            (spans.value - spans.value_1)::float8 / nullif(spans.day_number - spans.day_1, 0) as rate_1,
             (spans.value_1 - spans.value_2)::float8 / nullif(spans.day_1 - spans.day_2, 0) as rate_2,
             (spans.value_2 - spans.value_3)::float8 / nullif(spans.day_2 - spans.day_3, 0) as rate_3,
             (spans.value_3 - spans.value_4)::float8 / nullif(spans.day_3 - spans.day_4, 0) as rate_4
         from spans
+        where spans.days_since = 0
     ),
 
     -- The trend that a figure leaves behind, in plays a day: the median of the four weekly means, or the mean of the last week where
@@ -136,22 +151,29 @@ cross join lateral (
             trends.value,
             trends.is_restated or coalesce(lag(trends.is_restated) over by_day, false) as is_restated,
             trends.value - lag(trends.value) over by_day as step,
-            trends.day - lag(trends.day) over by_day as step_days,
-            trends.day - lag(trends.unchanged_since) over by_day as days_since_change,
+            trends.day_number - lag(trends.day_number) over by_day as step_days,
+            trends.day_number - lag(trends.unchanged_since) over by_day as days_since_change,
             lag(trends.data_source) over by_day as source_before,
             lag(trends.trend) over by_day as trend,
-            lag(trends.day) over by_day - lag(trends.first_played) over by_day >= 14 as is_after_release,
+            lag(trends.day_number) over by_day - lag(trends.first_played) over by_day >= 14 as is_after_release,
             -- How far the count is above the line that the trend draws from two weeks before.
             trends.value - lag(trends.value_2) over by_day
-            - (trends.day - lag(trends.day_2) over by_day) * lag(trends.trend) over by_day as above_trend,
+            - (trends.day_number - lag(trends.day_2) over by_day) * lag(trends.trend) over by_day as above_trend,
             lag(trends.lost) over by_day as lost
         from trends
-        window by_day as (order by trends.day)
+        window by_day as (order by trends.day_number)
     ),
 
     judged as materialized (
         select
-            steps.*,
+            steps.day,
+            steps.captured_at,
+            steps.data_source,
+            steps.last_source,
+            steps.value,
+            steps.is_restated,
+            steps.step,
+            steps.step_days,
             coalesce(steps.step_days - 1, 0) as gap_days,
             coalesce(steps.step < 0, false) as is_negative,
             coalesce(
@@ -176,7 +198,10 @@ cross join lateral (
         judged.value as play_count,
         case when judged.gap_days = 0 then judged.step end as plays,
         -- The last day of a gap has what the days before it leave of the step.
-        judged.step - trunc(judged.step::numeric * judged.gap_days / judged.step_days)::bigint as plays_filled,
+        case
+            when judged.gap_days = 0 then judged.step
+            else judged.step - trunc(judged.step::numeric * judged.gap_days / judged.step_days)::bigint
+        end as plays_filled,
         false as is_gap_filled,
         judged.gap_days,
         judged.is_restated,
