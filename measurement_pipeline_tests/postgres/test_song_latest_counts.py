@@ -1,4 +1,4 @@
-"""The stored latest counts are those that the measurements give, whoever stores, changes or deletes them, and in which order."""
+"""The stored latest counts are those that the measurements give, after any statement and in any order."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
