@@ -8,7 +8,7 @@
 select from deployment;
 
 -- name: series
--- One row without a point if the recording has none.
+-- One row without a point if the recording has none. readable_recording searches account_songs.
 select
     recording.song as isrc,
     recording.name,

@@ -99,7 +99,7 @@ with latest as (
         newest.play_count
     from unnest(%(songs)s::text[]) as counted (song)
     inner join songstats_backfill_queue as queue on counted.song = queue.song
-    inner join song_latest_counts as newest on queue.song = newest.song
+    inner join latest_counts as newest on queue.song = newest.song
     where queue.status in ('pending', 'in_progress') and queue.rank_score <> newest.play_count
     order by queue.song
     for update of queue skip locked

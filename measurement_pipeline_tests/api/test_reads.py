@@ -342,8 +342,9 @@ def test_finding_an_accounts_recording_uses_indexes(api: RunningApi, connection:
         " select isrc, 'spotify', 'album_id', 'album' || (row_number() over () / 12) from songs"
     )
     connection.execute("analyze")
-    for name in ("recording", "latest_of_album"):
+    for name in ("series", "run_rate", "latest_of_album"):
         parameters = {"account": client.account, "isrc": SONGS[0], "track": SONGS[0], "album": "album7"}
+        parameters |= {"first": None, "last": None, "window_days": 28}
         plan = connection.execute("explain " + statements("reads")[name], parameters).fetchall()
         scanned = [
             line
