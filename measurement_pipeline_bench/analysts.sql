@@ -41,7 +41,7 @@ cross join (select songs.isrc from songs order by songs.isrc limit %(size)s) as 
 on conflict (catalog, song) do nothing;
 
 -- name: tidy
-vacuum (analyze) song_measurements, songs, catalog_songs, catalogs, accounts;
+vacuum (analyze) song_measurements, song_latest_counts, songs, catalog_songs, catalogs, accounts;
 
 -- name: latest_ours
 select

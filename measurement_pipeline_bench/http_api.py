@@ -25,6 +25,8 @@ _SQL = statements("http_api")
 
 _POINTS = 100
 _AT_ONCE = 8
+# Recordings whose points are inserted at once: PostgreSQL hands the new rows to a trigger.
+_BATCH = 5_000
 _JOBS = "/api/research/measurement-jobs"
 _BARE = "a bare route: same statements, same bytes"
 _WITH_TOTALS = "catalogue, first page of 100 with totals"
@@ -135,7 +137,8 @@ def _fill(deployment: Deployment, recordings: int) -> UUID:
             raise LookupError("no catalogue was made")
         connection.execute(_SQL["list_them"], {"catalog": made["id"]})
         connection.execute(_SQL["on_albums"])
-        connection.execute(_SQL["points"], {"days": _POINTS})
+        for offset in range(0, recordings, _BATCH):
+            connection.execute(_SQL["points"], {"days": _POINTS, "taken": _BATCH, "skipped": offset})
         for statement in ("vacuum", "vacuum_songs", "vacuum_latest"):
             connection.execute(_SQL[statement])
     return UUID(str(made["id"]))

@@ -36,7 +36,7 @@ select
     timestamptz '2025-01-01 00:00:00+00' + make_interval(days => days.day),
     'songstats',
     1000 + 37 * days.day
-from songs as song
+from (select songs.isrc from songs order by songs.isrc limit %(taken)s offset %(skipped)s) as song
 cross join generate_series(0, %(days)s - 1) as days (day);
 
 -- name: vacuum
