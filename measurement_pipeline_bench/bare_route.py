@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from measurement_pipeline import services
 from measurement_pipeline.api import cursors
 from measurement_pipeline.api.state import ApiState
+from measurement_pipeline.domain.coverage import Aim
 from measurement_pipeline.intake.process import process_request
 from measurement_pipeline.postgres import api_keys, measurement_jobs, payment_decisions, reads
 from measurement_pipeline.postgres.database import Connection
@@ -108,6 +109,8 @@ def application(state: ApiState, *, account: UUID, prefix: str) -> FastAPI:
                 source=body["source"],
                 scope=body["scope"],
                 schedule="once",
+                aim=Aim(),
+                callback_url=None,
                 key=None,
                 digest=None,
             )
