@@ -65,7 +65,11 @@ class AsyncConnection(psycopg.AsyncConnection[DictRow]):
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Like psycopg's `connect`, from an address."""
         opened = await cls._open(conninfo, kwargs)
-        await opened.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        try:
+            await opened.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        except BaseException:  # psycopg yields to a busy loop here, so the task can be cancelled
+            await opened.close()
+            raise
         return opened
 
     @classmethod
