@@ -4,6 +4,8 @@
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import date
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,9 @@ _SQL = statements("backfill_queue")
 
 PLAY_COUNT = "platform_displayed_play_count"
 POPULARITY = "popularity"
+
+# Cached, because the histories of a run consist of the same days.
+_iso_date = lru_cache(maxsize=16_384)(date.isoformat)
 
 
 def due(connection: Connection, rules: QueueRules) -> list[DueRow]:
@@ -199,8 +204,8 @@ async def settle(
             "metrics": [metric for _, metric, _, _ in series],
             "raw_refs": [raw_ref for _, _, raw_ref, _ in series],
             # A series travels as one array literal: adapting a thousand values one by one costs more than storing them.
-            "days": ["{" + ",".join(p.day.isoformat() for p in points) + "}" for _, _, _, points in series],
-            "values": ["{" + ",".join(str(p.value) for p in points) + "}" for _, _, _, points in series],
+            "days": ["{" + ",".join([_iso_date(day) for day, _ in points]) + "}" for _, _, _, points in series],
+            "values": ["{" + ",".join([str(value) for _, value in points]) + "}" for _, _, _, points in series],
         },
     )
     return {row["song"] async for row in found}

@@ -219,7 +219,7 @@ point as (
         series.raw_ref,
         points.day::timestamp at time zone 'UTC' as captured_at,
         points.value
-    from unnest(%(series_songs)s::text[], %(metrics)s::text[], %(raw_refs)s::text[], %(days)s::text[], %(values)s::text[])
+    from unnest(%(series_songs)s::text[], %(metrics)s::text[], %(raw_refs)s::text[], %(days)b::text[], %(values)b::text[])
         as series (song, metric, raw_ref, days, "values")
     inner join held on series.song = held.song
     cross join lateral unnest(series.days::date[], series."values"::bigint[]) as points (day, value)

@@ -85,7 +85,8 @@ async def reserve(
     connection: AsyncConnection, claims: Sequence[Claim], *, run: str, hits_allowed: int, operators_account: UUID | None
 ) -> list[Reservation]:
     """Reserve a hit for each claim, in order, as far as lease, payer, cap, breaker and budget allow. Commits."""
-    async with connection.transaction():
+    # One round trip. The lock is a statement of its own, so the counting one has a newer snapshot.
+    async with connection.pipeline(), connection.transaction():
         await connection.execute(_SQL["set_reserve_lock_timeout"])
         await connection.execute(_SQL["reserve_lock"])
         found = await connection.execute(
@@ -99,10 +100,10 @@ async def reserve(
                 "hits_allowed": hits_allowed,
             },
         )
-        return [
-            Reservation(ReservationVerdict(row["verdict"]), row["account"], row["job"], row["ledger"], row["attempts"])
-            async for row in found
-        ]
+    return [
+        Reservation(ReservationVerdict(row["verdict"]), row["account"], row["job"], row["ledger"], row["attempts"])
+        async for row in found
+    ]
 
 
 async def keep(connection: AsyncConnection, received: Sequence[ReceivedResponse]) -> dict[int, int]:
@@ -119,6 +120,7 @@ async def keep(connection: AsyncConnection, received: Sequence[ReceivedResponse]
             "reasons": [None if r.cause is None else r.cause.value for r in received],
             "headers": [Jsonb(dict(r.headers)) for r in received],
             "digests": [None if r.body is None else sha256(r.body).hexdigest() for r in received],
+            # Sent in binary: as text, escaping a body costs more than all the rest of a recording.
             "bodies": [r.body for r in received],
         },
     )

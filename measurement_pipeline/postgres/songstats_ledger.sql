@@ -158,7 +158,7 @@ with answered as materialized (
     select *
     from unnest(
         %(ledgers)s::bigint[], %(status_codes)s::int[], %(billables)s::boolean[], %(reasons)s::text[],
-        %(headers)s::jsonb[], %(digests)s::text[], %(bodies)s::bytea[]
+        %(headers)s::jsonb[], %(digests)s::text[], %(bodies)b::bytea[]
     ) as t (ledger, status_code, billable, reason, headers, sha256, body)
 ),
 

@@ -205,7 +205,7 @@ def refused(connection: psycopg.Connection[Any], module: str, name: str) -> bool
     """Whether the connected role lacks a right that the statement needs. EXPLAIN checks them all and changes nothing."""
     statement = statements(module)[name]
     # Of unknown type, except where the planner cannot infer the type.
-    parameters: dict[str, object] = dict.fromkeys(re.findall(r"%\((\w+)\)s", statement))
+    parameters: dict[str, object] = dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", statement))
     parameters |= {given: 1 for given in ("calls", "interval") if given in parameters}
     try:
         with connection.transaction():
