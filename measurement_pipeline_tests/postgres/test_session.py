@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from measurement_pipeline.defs.storage import PooledRunStorage
 from measurement_pipeline.domain.blockers import describe, vendor_blockers
 from measurement_pipeline.postgres import conninfo, songstats_ledger
 from measurement_pipeline.postgres.conninfo import sqlalchemy_url
-from measurement_pipeline.postgres.database import AsyncConnection, connect, pool
+from measurement_pipeline.postgres.database import AsyncConnection, ReconnectingConnection, connect, pool
 
 FOREIGN = {
     "timezone": "Asia/Tokyo",
@@ -27,6 +28,9 @@ FOREIGN = {
     "default_transaction_isolation": "serializable",
 }
 PARAMETERS = ("UTC", "ISO, MDY", "UTF8", "read committed")
+# The message that tells a client its server process.
+_BACKEND_KEY = re.compile(rb"(?<=K\0\0\0\x0c).{4}", re.DOTALL)
+_INVENTED_KEY = b"\x7f\xff\xff\xff"
 SHOWN = "select {} as value".format(" || '|' || ".join(f"current_setting('{name}')" for name in FOREIGN))
 PG_VARIABLES = {
     "PGTZ": "Asia/Tokyo",
@@ -102,7 +106,7 @@ def test_pg_variables_change_nothing(foreign_url: str):
 
 @contextmanager
 def pooler_without_options(target: str) -> Iterator[str]:
-    """Act as PgBouncer: reject untracked start parameters with its message, and pass other bytes on."""
+    """Act as PgBouncer: reject untracked start parameters with its message, invent the process id, and pass other bytes on."""
     result = conninfo.parse(target)
     host, port = result.get("host", "localhost"), result.get("port", "5432")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -137,7 +141,7 @@ def pooler_without_options(target: str) -> Iterator[str]:
         def copy(source: socket.socket, sink: socket.socket) -> None:
             try:
                 while data := source.recv(65_536):
-                    sink.sendall(data)
+                    sink.sendall(_BACKEND_KEY.sub(_INVENTED_KEY, data, count=1))
             except OSError:
                 pass
             sink.close()
@@ -157,6 +161,23 @@ def test_a_pooler_that_rejects_options_gets_the_other_parameters(foreign_url: st
                     assert row["transaction_isolation"] == "read committed"
         with PooledRunStorage(sqlalchemy_url(url), should_autocreate_tables=False).connect() as opened:
             assert opened.exec_driver_sql(SHOWN).scalar_one().startswith("UTC|ISO, MDY|UTF8|")
+
+
+@pytest.mark.parametrize(("is_pooled", "expected"), [(False, 1), (True, 0)])
+def test_statements_are_prepared_only_without_a_pooler(database_url: str, is_pooled: bool, expected: int):
+    async def count_prepared(connection: AsyncConnection) -> int:
+        found = await connection.execute("select count(*) as statements from pg_prepared_statements")
+        return (await found.fetchone())["statements"]
+
+    async def connect_and_count(url: str) -> int:
+        connection = ReconnectingConnection(url, patience_seconds=0)
+        try:
+            return await connection.execute(count_prepared)
+        finally:
+            await connection.close()
+
+    with pooler_without_options(database_url) as pooled:
+        assert asyncio.run(connect_and_count(pooled if is_pooled else database_url)) == expected
 
 
 def test_times_labelled_utc_are_utc(database_url: str):
