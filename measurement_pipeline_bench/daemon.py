@@ -1,6 +1,6 @@
 """A request through the real daemon: start it, insert a request, wait until all rows are settled, and read the times.
 
-The times come from the database: the request, the queue, the ledger, and Dagster's runs.
+The times come from the databases: the request, the queue, the ledger, and Dagster's runs and events.
 """
 
 import time
@@ -15,6 +15,7 @@ from measurement_pipeline.local.dagster_processes import DagsterProcesses
 from measurement_pipeline.local.errors import CommandError
 from measurement_pipeline.postgres import backfill_queue
 from measurement_pipeline.postgres.database import connect
+from measurement_pipeline_bench import processes
 from measurement_pipeline_bench.lab import Deployment, Lab
 from measurement_pipeline_bench.sql import statements
 
@@ -45,12 +46,14 @@ class Timeline:
     accepted: float
     first_settled: float
     last_settled: float
+    last_reported: float
     runs: Sequence[Run]
+    peak_mb: float
 
     @property
     def seconds(self) -> float:
-        """From the request's insert to the last settled row."""
-        return self.last_settled - self.asked
+        """From the request's insert until the last row is settled and its materialization is in Dagster's database."""
+        return max(self.last_settled, self.last_reported) - self.asked
 
     @property
     def calling_seconds(self) -> float:
@@ -61,11 +64,11 @@ class Timeline:
 @contextmanager
 def running(deployment: Deployment, *, sensor: str, code: Sequence[str] = ()) -> Iterator[supervisor.Supervisor]:
     """The real daemon with the project's dagster.yaml, once `sensor` has ticked. `code` replaces the project's definitions."""
-    processes = DagsterProcesses(
+    started_by = DagsterProcesses(
         deployment.processes, deployment.environment, **({"code_arguments": code} if code else {})
     )
-    daemon = replace(processes.daemon(), ready=supervisor.log_contains(f"Checking for new runs for sensor: {sensor}"))
-    with supervisor.supervised([processes.code_server(), daemon]) as started:
+    daemon = replace(started_by.daemon(), ready=supervisor.log_contains(f"Checking for new runs for sensor: {sensor}"))
+    with supervisor.supervised([started_by.code_server(), daemon]) as started:
         # A request arrives half way between two ticks of the sensors on average, so this one does exactly that.
         time.sleep(_SENSOR_LOOP_SECONDS / 2)
         yield started
@@ -85,20 +88,23 @@ def drain(
         task = bar.add_task("", total=len(songs))
         deployment.submit(songs)
         deadline = time.monotonic() + patience_seconds
-        settled = 0
+        settled, peak_mb = 0, 0.0
+        code_server = running.pid("code-server")
         while settled < len(songs):
             if time.monotonic() > deadline:
                 tail = deployment.log.read_text(errors="replace")[-3000:]
                 raise CommandError(f"{settled} of {len(songs)} settled after {patience_seconds:g} s\n{tail}")
             time.sleep(_POLL_SECONDS)
             running.check()
+            if code_server is not None:
+                peak_mb = max(peak_mb, processes.largest_run_mb(code_server))
             counts = backfill_queue.counts(connection)
             settled = counts["done"] + counts["failed"]
             bar.update(task, completed=settled)
         if counts["stored"] < len(songs):
             raise CommandError(f"only {counts['stored']} of {len(songs)} recordings were stored")
     _until_runs_ended(deployment)
-    return _timeline(deployment)
+    return _timeline(deployment, len(songs), peak_mb)
 
 
 def _until_runs_ended(deployment: Deployment) -> None:
@@ -108,9 +114,12 @@ def _until_runs_ended(deployment: Deployment) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _timeline(deployment: Deployment) -> Timeline:
+def _timeline(deployment: Deployment, recordings: int, peak_mb: float) -> Timeline:
     with deployment.connect() as connection, connect(deployment.dagster_url) as dagster:
         times = connection.execute(_SQL["times"]).fetchone() or {}
         ended = {row.pop("run"): row for row in dagster.execute(_SQL["runs"])}
+        reported = dagster.execute(_SQL["reported"]).fetchone() or {}
+        if reported.pop("recordings") != recordings:
+            raise CommandError(f"Dagster does not show a materialization of each of {recordings} recordings")
         runs = [Run(**ended[row.pop("run")], **row) for row in connection.execute(_SQL["work"])]
-    return Timeline(**times, runs=runs)
+    return Timeline(**times, **reported, runs=runs, peak_mb=peak_mb)

@@ -35,3 +35,11 @@ select
 from runs
 where status not in ('SUCCESS', 'FAILURE', 'CANCELED')
 limit 1;
+
+-- name: reported
+-- In Dagster's database, whose times are in UTC.
+select
+    count(distinct partition) as recordings,
+    extract(epoch from max(timestamp))::double precision as last_reported
+from event_logs
+where dagster_event_type = 'ASSET_MATERIALIZATION';

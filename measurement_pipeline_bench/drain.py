@@ -1,69 +1,127 @@
-"""The backfill: recordings a second from the request's insert to the last settled row, through the real daemon.
+"""The backfill: recordings a second, through the real daemon and by the worker alone.
 
-Its comparisons are one run for each recording through the same daemon, and a bare asyncio script. The details show where the
-time goes.
+Its comparisons are a bare asyncio script, and one run for each recording through the same daemon. The details show where the
+time goes: of the drain, of the worker's stages, and the CPU time for each recording.
 """
 
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from measurement_pipeline.sandbox import SandboxClient
-from measurement_pipeline_bench import daemon
+from measurement_pipeline_bench import daemon, processes
 from measurement_pipeline_bench.daemon import Timeline
 from measurement_pipeline_bench.figures import Figure, Findings, Target
-from measurement_pipeline_bench.lab import Lab, doubles, isrcs
+from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
+from measurement_pipeline_bench.sql import statements
 
+_SQL = statements("drain")
 _POINTS = 365
 _LATENCY_SECONDS = 0.05
+_SCRIPT = "a bare asyncio script, same calls and rows"
+_MAX_MB = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process spent on `recordings`. `printed` is its own account."""
+
+    recordings: int
+    printed: dict[str, Any]
+    server_cpu: float
+    transactions: int
+
+    @property
+    def rate(self) -> float:
+        """Recordings a second."""
+        return self.recordings / float(self.printed["seconds"])
+
+    def details(self, name: str) -> dict[str, float]:
+        """CPU time and transactions for each recording."""
+        return {
+            f"{name}: CPU of the process, ms": 1000 * float(self.printed["cpu"]) / self.recordings,
+            f"{name}: CPU of PostgreSQL, ms": 1000 * self.server_cpu / self.recordings,
+            f"{name}: transactions": self.transactions / self.recordings,
+        }
 
 
 def measure(lab: Lab) -> Findings:
-    """Measure three backfills, each on fresh databases."""
+    """Measure the script, the worker and the daemon, each on fresh databases, then the daemon with five times as many."""
     with doubles(points=_POINTS, latency=_LATENCY_SECONDS) as sandbox:
-        songs = isrcs(lab.size(2000, 60))
-        # Ours runs between the other two, so that other load on the machine affects all three alike.
-        script = _by_script(lab, sandbox, songs)
-        ours = _by_daemon(lab, sandbox, songs)
+        songs, many = isrcs(lab.size(2000, 60)), isrcs(lab.size(10_000, 120))
         few = songs[: lab.size(24, 4)]
+        # The script runs between the others, so that other load on the machine affects all alike.
+        worker = _by_process(lab, sandbox, songs, "worker_run")
+        script = _by_process(lab, sandbox, songs, "bare_script")
+        ours = _by_daemon(lab, sandbox, songs)
+        long = _by_daemon(lab, sandbox, many)
+        long_script = _by_process(lab, sandbox, many, "bare_script")
         single = _one_run_each(lab, sandbox, few)
-    rate = len(songs) / ours.seconds
-    what = f"drain of {len(songs):,} recordings of {_POINTS} points"
     # From the first settled row to the last: a long backfill's start-up does not matter.
     single_rate = (len(few) - 1) / (single.last_settled - single.first_settled)
+    rate, long_rate = len(songs) / ours.seconds, len(many) / long.seconds
+    what, longer = (f"drain of {len(one):,} recordings of {_POINTS} points" for one in (songs, many))
+    unit = "recordings/s"
     return Findings(
         [
             Figure(
+                f"the worker without Dagster, {len(songs):,} recordings",
+                unit,
+                worker.rate,
+                _SCRIPT,
+                script.rate,
+                Target("ratio", at_least=1.0),
+                "worker: the use case in its own process, from its claim to its last settled row",
+            ),
+            Figure(
                 what,
-                "recordings/s",
+                unit,
+                rate,
+                _SCRIPT,
+                script.rate,
+                Target("ratio", at_least=0.8),
+                "drain: ours from the request's insert on, half way between two ticks of the sensor, to the last row settled and "
+                "reported; the script from its first connection on, the queue being there",
+            ),
+            Figure(longer, unit, long_rate, _SCRIPT, long_script.rate, Target("ratio", at_least=0.9)),
+            Figure(
+                "the same while a run calls and settles",
+                unit,
+                len(many) / long.calling_seconds,
+                _SCRIPT,
+                long_script.rate,
+                note="while a run calls and settles: waiting for ticks, queue and new processes left out",
+            ),
+            Figure(
+                f"memory of the largest run, {len(many):,} recordings",
+                "MB",
+                long.peak_mb,
+                f"of {len(songs):,}",
+                ours.peak_mb,
+                Target("ours", at_most=_MAX_MB),
+            ),
+            Figure(
+                what,
+                unit,
                 rate,
                 "one run a recording, three at once",
                 single_rate,
                 Target("ratio", at_least=50),
                 f"one run a recording: measured on {len(few)} recordings, from the first settled to the last",
             ),
-            Figure(
-                what,
-                "recordings/s",
-                rate,
-                "a bare asyncio script, same calls and rows",
-                len(songs) / script,
-                Target("ratio", at_least=0.6),
-                "drain: ours from the request's insert on, half way between two ticks of the sensor; the script from its "
-                "first connection on, the queue being there",
-            ),
-            Figure(
-                "the same while a run calls and settles",
-                "recordings/s",
-                len(songs) / ours.calling_seconds,
-                "a bare asyncio script, same calls and rows",
-                len(songs) / script,
-                note="while a run calls and settles: waiting for ticks, queue and new processes left out",
-            ),
         ],
-        {"where the drain's time goes, in seconds": _where_it_goes(ours), "runs of the drain": _runs(ours)},
+        {
+            "where the drain's time goes, in seconds": _where_it_goes(ours),
+            "runs of the drain": _runs(ours),
+            "the worker's stages, means": worker.printed["stages"],
+            "for each recording": worker.details("worker") | script.details("script"),
+        },
     )
 
 
@@ -85,23 +143,34 @@ def _one_run_each(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> Timelin
         return daemon.drain(lab, deployment, songs, supervisor, patience_seconds=300)
 
 
-def _by_script(lab: Lab, sandbox: SandboxClient, songs: list[str]) -> float:
-    """The seconds that the bare script takes."""
+def _by_process(lab: Lab, sandbox: SandboxClient, songs: Sequence[str], module: str) -> Cost:
+    """Run a module of the benchmark over `songs`, whose rows are on the queue."""
     deployment = lab.deployment(sandbox)
-    lab.say(f"drain: the same by a bare asyncio script, for {len(songs):,}")
+    lab.say(f"drain: {module} for {len(songs):,}")
     job = deployment.submit(songs)
     deployment.process_requests()
+    server_cpu, transactions = _server_costs(deployment)
     found = subprocess.run(
-        [sys.executable, "-m", "measurement_pipeline_bench.bare_script"],
+        [sys.executable, "-m", f"measurement_pipeline_bench.{module}"],
         env={**os.environ, **deployment.environment, "BENCH_ACCOUNT": str(deployment.account), "BENCH_JOB": str(job)},
         input="\n".join(songs),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    seconds = float(json.loads(found.stdout)["seconds"])
-    lab.say(f"drain: the script took {seconds:.1f} s, {len(songs) / seconds:.1f} recordings/s")
-    return seconds
+    # A session counts its transactions in the statistics once it has ended.
+    time.sleep(0.5)
+    after_cpu, after_transactions = _server_costs(deployment)
+    cost = Cost(len(songs), json.loads(found.stdout), after_cpu - server_cpu, after_transactions - transactions)
+    lab.say(f"drain: {module}: {cost.rate:.1f} recordings/s")
+    return cost
+
+
+def _server_costs(deployment: Deployment) -> tuple[float, int]:
+    """The server's CPU time and the database's transactions so far."""
+    with deployment.connect() as connection:
+        row = connection.execute(_SQL["transactions"]).fetchone() or {}
+    return processes.server_cpu_seconds(row["pid"]), row["transactions"]
 
 
 def _where_it_goes(found: Timeline) -> dict[str, float]:

@@ -40,7 +40,7 @@ def _peak(lab: Lab, sandbox: SandboxClient, count: int) -> dict[str, float]:
     deployment.process_requests()
     lab.say(f"memory: a run of {count} recordings of {_POINTS:,} points")
     found = subprocess.run(
-        [sys.executable, "-m", "measurement_pipeline_bench.memory_run"],
+        [sys.executable, "-m", "measurement_pipeline_bench.worker_run"],
         env={**os.environ, **deployment.environment},
         input="\n".join(songs),
         stdout=subprocess.PIPE,
