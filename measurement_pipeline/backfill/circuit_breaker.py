@@ -28,7 +28,10 @@ _UNUSABLE = frozenset({Cause.TRANSIENT, Cause.TIMEOUT})
 
 
 class CircuitBreaker:
-    """The circuit breaker of one run. `breaker_reason` or `pause_seconds_left` is set once calls must stop."""
+    """The circuit breaker of one run. `breaker_reason` or `pause_seconds_left` is set once calls must stop.
+
+    `has_stored`: whether a stored history was recorded in this run.
+    """
 
     def __init__(self, connection: ReconnectingConnection, *, concurrency: int) -> None:
         self.breaker_reason: str | None = None
@@ -37,7 +40,7 @@ class CircuitBreaker:
         self._concurrency = concurrency
         # (cause, song) of the responses, latest first; earlier runs' too, so that a streak continues across runs.
         self._recent_causes: deque[tuple[str, str]] = deque(maxlen=CAUSES_READ)
-        self._has_stored = False
+        self.has_stored = False
         # There was a pause, and no response since.
         self._is_after_pause = False
         self._unusable = 0
@@ -68,7 +71,7 @@ class CircuitBreaker:
         streak = count_streak([cause for cause, _ in self._recent_causes])
         allowed = max_calls_in_flight(
             streak,
-            has_stored=self._has_stored,
+            has_stored=self.has_stored,
             concurrency=self._concurrency,
             unusable=self._unusable,
             is_after_pause=self._is_after_pause,
@@ -79,7 +82,7 @@ class CircuitBreaker:
         """Record the response to one call. A stored response that is parsed again is no new evidence."""
         if judgement.cause in _INFORMATIVE:
             self._recent_causes.appendleft((judgement.cause, song))
-            self._has_stored |= judgement.cause is Cause.STORED
+            self.has_stored |= judgement.cause is Cause.STORED
             if judgement.cause is Cause.STORED:
                 await self._check_form(response)
             await self._check_streak()

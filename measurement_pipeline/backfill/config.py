@@ -15,6 +15,10 @@ class BackfillConfig:
     requests_per_second: float
     concurrency: int
     eur_per_hit: float
+    # Claims are renewed by each heartbeat: claiming thousands at once would fill the queue's table with dead rows.
+    claimed_at_once: int = 500
+    # A run that is slower than planned starts no more calls after this time, so that others need not wait for its slot.
+    run_seconds: float = 900.0
     heartbeat_seconds: float = 10.0
     # How long a paid response is held in memory while the database is unavailable.
     patience_with_database_seconds: float = 60.0

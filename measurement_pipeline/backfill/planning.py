@@ -64,6 +64,7 @@ def plan_backfill(
         covered=known.covered,
         budget=budget.left,
         placed_before=budget.calls_ever + len(known.covered),
+        requests_per_second=config.requests_per_second,
     )
     if not ranges:
         return BackfillPlan((), unregistered, describe(runs_in_flight(covered=len(known.covered), due=len(due))))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
 from measurement_pipeline.domain.outcome import History, Outcome
@@ -20,6 +21,33 @@ class ResultKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySummary:
+    """What is shown of a stored history. Its points are in the database: a run of thousands must not hold them all."""
+
+    points: int
+    popularity_points: int
+    dropped: Mapping[str, int]
+    first_day: date
+    last_day: date
+    latest_count: int
+    plays: str
+
+    @classmethod
+    def of(cls, history: History) -> Self:
+        """The summary of a history with at least one point."""
+        counts = history.play_counts
+        return cls(
+            points=len(counts),
+            popularity_points=len(history.popularity),
+            dropped=history.dropped,
+            first_day=counts[0].day,
+            last_day=counts[-1].day,
+            latest_count=counts[-1].value,
+            plays=sparkline([point.value for point in counts]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingResult:
     """One recording of a run. `reason` is for a person; `hit` says whether a call was spent on it in this run."""
 
@@ -27,22 +55,12 @@ class RecordingResult:
     kind: ResultKind
     outcome: Outcome | None = None
     reason: str | None = None
-    history: History | None = None
+    history: HistorySummary | None = None
     status_code: int | None = None
     hit: bool = False
     digest: str | None = None
     account: UUID | None = None
     job: UUID | None = None
-
-    @property
-    def first_day(self) -> date | None:
-        """The day of the first play count."""
-        return self.history.play_counts[0].day if self.history else None
-
-    @property
-    def last_day(self) -> date | None:
-        """The day of the last play count."""
-        return self.history.play_counts[-1].day if self.history else None
 
 
 @dataclass(slots=True)

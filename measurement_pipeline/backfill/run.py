@@ -6,6 +6,7 @@ flight finish, their responses are stored, and the remaining rows are released.
 
 import asyncio
 import queue
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -31,6 +32,7 @@ from measurement_pipeline.domain.blockers import (
 from measurement_pipeline.domain.isrc import normalise_isrc
 from measurement_pipeline.domain.payment import PaymentVerdict
 from measurement_pipeline.domain.text import counted
+from measurement_pipeline.domain.vendor_state import Budget
 from measurement_pipeline.postgres import (
     backfill_queue,
     measurement_jobs,
@@ -44,6 +46,9 @@ from measurement_pipeline.vendors.songstats.client import SongstatsClient
 
 T = TypeVar("T")
 
+# Results are passed on every half second: reporting many at once costs a sixth of reporting each.
+_MAX_BATCH = 200
+_BATCH_SECONDS = 0.5
 # If no recording is settled for this long, the caller gets an empty batch and can show its progress.
 _EMPTY_BATCH_SECONDS = 1.0
 
@@ -85,11 +90,13 @@ class BackfillRun:
         self._dependencies = dependencies
         self._is_retry = is_retry
         self._already_reported = already_reported
+        # A row is claimed once in a run: an operator's run would claim one that it has just deferred again and again.
+        self._unclaimed = dict.fromkeys(isrcs)
         self._retry_soon = retry_soon_seconds
         # Results that an interrupt kept from being yielded.
         self.unreported: list[RecordingResult] = []
         self._has_ended = False
-        self._results: queue.SimpleQueue[RecordingResult | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Sequence[RecordingResult] | None] = queue.SimpleQueue()
         self._worker: BackfillWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_reason: str | None = None
@@ -158,14 +165,37 @@ class BackfillRun:
         if used is not None:
             self.summary.stop_reason = describe(used)
             return stored, []
-        return stored, backfill_queue.claim(
+        for song, row in rows.items():
+            if row.status is Status.DONE:
+                self._unclaimed.pop(song, None)
+        return stored, self._claim(connection, budget)
+
+    def _claim(self, connection: Connection, budget: Budget) -> list[Claim]:
+        """Claim the next due rows, best rank first. Empty if none is left, or no budget."""
+        if not self._unclaimed:
+            return []
+        limit = min(self._config.claimed_at_once, budget.left)
+        claims = backfill_queue.claim(
             connection,
-            self._isrcs,
+            list(self._unclaimed),
             run=self._run,
-            limit=min(len(self._isrcs), budget.left),
+            limit=limit,
             rules=self._config.rules,
             ignore_not_before=self._is_operator,
         )
+        if len(claims) < limit:
+            self._unclaimed.clear()
+        for claim in claims:
+            self._unclaimed.pop(claim.song, None)
+        return claims
+
+    def _claim_more(self) -> list[Claim]:
+        """Claim again, for the worker."""
+
+        def claim_within_budget(connection: Connection) -> list[Claim]:
+            return self._claim(connection, songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed))
+
+        return self._execute(claim_within_budget) if self._unclaimed else []
 
     def _requeue_for_operator(self, connection: Connection, rows: dict[str, QueueRow]) -> dict[str, QueueRow]:
         absent = [song for song in self._isrcs if song not in rows and normalise_isrc(song) == song]
@@ -185,8 +215,11 @@ class BackfillRun:
         ended: Future[RunSummary] = Future()
         thread = Thread(target=self._run_worker, args=(claims, ended), name=f"backfill {self._run}", daemon=True)
         thread.start()
+        deadline = time.monotonic() + self._config.run_seconds
         try:
             while not self._has_ended:
+                if time.monotonic() > deadline:
+                    self.stop(f"the run has taken {self._config.run_seconds / 60:.0f} minutes; the next one continues")
                 yield self._next_results()
         except BaseException:
             # An interrupt of the waiting caller ends this generator: later results go to `unreported`.
@@ -204,12 +237,13 @@ class BackfillRun:
     def _next_results(self) -> list[RecordingResult]:
         """The results since the last call; waits a moment for the first. Empty if there is none, or the worker has ended."""
         batch: list[RecordingResult] = []
+        deadline = time.monotonic() + _BATCH_SECONDS
         try:
-            while not self._has_ended and (not batch or not self._results.empty()):
-                recording = self._results.get(timeout=_EMPTY_BATCH_SECONDS)
-                self._has_ended = recording is None
-                if recording is not None:
-                    batch.append(recording)
+            while not self._has_ended and len(batch) < _MAX_BATCH:
+                wait = max(0.0, deadline - time.monotonic()) if batch else _EMPTY_BATCH_SECONDS
+                results = self._results.get(timeout=wait)
+                self._has_ended = results is None
+                batch += results or ()
         except queue.Empty:
             pass
         except BaseException:
@@ -238,7 +272,7 @@ class BackfillRun:
             self._loop = asyncio.get_running_loop()
             if self._stop_reason is not None:
                 self._worker.stop(self._stop_reason)
-            return await self._worker.run(claims)
+            return await self._worker.run(claims, self._claim_more)
 
     # --- after it ------------------------------------------------------------------------------------------------------
 
@@ -259,7 +293,7 @@ class BackfillRun:
         rows = backfill_queue.rows(connection, self._isrcs, self._config.rules)
         vendor = songstats_ledger.vendor_state(connection)
         budget = songstats_ledger.budget(connection, hits_allowed=self._config.hits_allowed)
-        blocker = describe_all(call_blockers(vendor, budget)[:1]) or None
+        blocker = describe_all(call_blockers(vendor, budget)[:1]) or self._stop_reason
         paused = purchase_pauses.of_songs(
             connection, self._isrcs, operators_account=self._config.rules.operators_account
         )

@@ -14,7 +14,11 @@ from measurement_pipeline.domain.backfill_queue import DueRow
 
 MAX_RANGES = 20
 RECORDINGS_PER_RUN = 100
-MAX_RECORDINGS_PER_RUN = 500
+MAX_RECORDINGS_PER_RUN = 10_000
+# At most so many rows are planned at once.
+MAX_PLACES = 10_000
+# A run covers no more than the pace allows in this time, because other launches wait for its slot.
+SECONDS_PER_RUN = 120.0
 
 # One place in this many goes to the row that has waited longest.
 PLACES_PER_OLDEST_ROW = 10
@@ -28,19 +32,26 @@ class PartitionRange:
 
 
 def plan_ranges(
-    due: Sequence[DueRow], *, registered: Mapping[str, int], covered: AbstractSet[str], budget: int, placed_before: int
+    due: Sequence[DueRow],
+    *,
+    registered: Mapping[str, int],
+    covered: AbstractSet[str],
+    budget: int,
+    placed_before: int,
+    requests_per_second: float = 0.0,
 ) -> list[PartitionRange]:
     """The ranges to launch, the one with the best row first.
 
     `due` is in order of rank, then age. `registered`: place of each partition in order of registration; a row without one cannot
     be launched yet. `covered`: rows of unfinished runs, which count against `budget` (hits left). `placed_before`: rows planned
     or bought so far, so that one place in ten goes to the oldest row across plans, however small each plan is.
+    `requests_per_second` 0: no pace limit.
     """
     open_rows = [row for row in due if row.song in registered and row.song not in covered]
-    places = min(budget - len(covered), len(open_rows), MAX_RANGES * MAX_RECORDINGS_PER_RUN)
+    places = min(budget - len(covered), len(open_rows), MAX_PLACES)
     if places <= 0:
         return []
-    size = run_size(len(open_rows))
+    size = run_size(len(open_rows), requests_per_second)
     chosen = _choose_songs(open_rows, places, placed_before)
     ranges = _group_into_ranges(chosen, registered, size)
     if len(ranges) <= MAX_RANGES:
@@ -52,9 +63,10 @@ def plan_ranges(
     return _widen_ranges(ranges, open_rows, registered, size=size, places=places, placed_before=placed_before)
 
 
-def run_size(due: int) -> int:
-    """Recordings per run: 100, and up to 500 if the queue is long, since a larger run costs less per recording."""
-    return max(RECORDINGS_PER_RUN, min(MAX_RECORDINGS_PER_RUN, due // 2))
+def run_size(due: int, requests_per_second: float = 0.0) -> int:
+    """Recordings per run: all that are due, as far as the pace allows, since starting a run takes seconds. At least 100."""
+    at_this_pace = int(requests_per_second * SECONDS_PER_RUN) or MAX_RECORDINGS_PER_RUN
+    return max(RECORDINGS_PER_RUN, min(MAX_RECORDINGS_PER_RUN, at_this_pace, due))
 
 
 def _choose_songs(rows: Sequence[DueRow], places: int, placed_before: int) -> list[str]:

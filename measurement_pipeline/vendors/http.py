@@ -21,8 +21,9 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 # A longer wait is a mistake of the vendor, or has the same effect.
 MAX_RETRY_AFTER_SECONDS = timedelta(days=30).total_seconds()
 
-# Idle connections are closed early: a request sent while the vendor closes its connection has an unknown result.
-KEEPALIVE_SECONDS = 5.0
+# Idle connections are closed early: a request sent while the vendor closes its connection has an unknown result. Common servers
+# close theirs after 5 s or more.
+KEEPALIVE_SECONDS = 3.0
 USER_AGENT = "measurement-pipeline"
 
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")

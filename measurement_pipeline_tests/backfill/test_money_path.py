@@ -46,10 +46,31 @@ def test_a_due_recording_is_bought_once_and_stored(bench: Workbench):
     points = bench.sql("select count(*) n from song_measurements where metric = 'platform_displayed_play_count'")[0][
         "n"
     ]
-    assert points == len(results[0].history.play_counts) > 0
+    assert points == results[0].history.points > 0
     (hit,) = bench.ledger()
     assert (hit["reason"], hit["billable"], hit["job"], hit["account"]) == ("stored", True, job, bench.account)
     assert bench.sql("select state from measurement_jobs")[0]["state"] == "done"
+
+
+def test_a_run_claims_its_rows_in_parts_and_each_row_once(bench: Workbench):
+    songs = isrcs(7)
+    bench.submit_request(songs)
+    bench.sandbox.faults(HISTORY, status=502, count=1)
+    # An operator's run ignores `not_before`: it would claim the row that it has just deferred again.
+    config = replace(bench.config, claimed_at_once=2)
+    run, results = bench.run_backfill(songs, is_operator=True, config=config)
+    assert sorted(result.song for result in results) == songs
+    assert (run.summary.claimed, run.summary.calls, bench.sandbox.hits()) == (7, 7, 7)
+    assert bench.statuses() == {"stored": 6, "pending": 1}
+
+
+def test_a_run_that_has_used_its_time_leaves_its_rows_to_the_next(bench: Workbench):
+    songs = isrcs(3)
+    bench.submit_request(songs)
+    run, _ = bench.run_backfill(songs, is_operator=True, config=replace(bench.config, run_seconds=0.0))
+    pending = [song for song in songs if bench.row(song)["status"] == "pending"]
+    assert pending
+    assert run.summary.unfinished == dict.fromkeys(pending, "the run has taken 0 minutes; the next one continues")
 
 
 def test_popularity_in_the_same_payload_is_stored_as_its_own_metric(bench: Workbench):

@@ -194,7 +194,7 @@ def test_the_history_is_partitioned_by_isrc_and_backfilled_in_ranges(definitions
     assert isinstance(asset.partitions_def, dg.DynamicPartitionsDefinition)
     assert asset.partitions_def.name == "isrc"
     assert asset.backfill_policy == dg.BackfillPolicy.multi_run(RECORDINGS_PER_RUN)
-    assert (RECORDINGS_PER_RUN, MAX_RECORDINGS_PER_RUN) == (100, 500)
+    assert (RECORDINGS_PER_RUN, MAX_RECORDINGS_PER_RUN) == (100, 10_000)
 
 
 def test_the_runs_that_spend_share_a_pool(definitions: dg.Definitions):

@@ -13,7 +13,6 @@ from measurement_pipeline.domain.plan import (
     MAX_RANGES,
     MAX_RECORDINGS_PER_RUN,
     PLACES_PER_OLDEST_ROW,
-    RECORDINGS_PER_RUN,
     PartitionRange,
     plan_ranges,
     run_size,
@@ -114,15 +113,29 @@ def test_a_range_ends_before_a_partition_that_is_not_due():
     assert [one.songs for one in ranges] == [("s0", "s1", "s2"), ("s3", "s4", "s5")]
 
 
-@pytest.mark.parametrize(("due", "size"), [(0, 100), (199, 100), (202, 101), (600, 300), (1000, 500), (100_000, 500)])
-def test_runs_have_a_hundred_recordings_or_more_for_a_long_queue(due: int, size: int):
-    assert run_size(due) == size
+@pytest.mark.parametrize(
+    ("due", "requests_per_second", "size"),
+    [
+        (0, 0, 100),
+        (150, 0, 150),
+        (3000, 0, 3000),
+        (10**6, 0, 10_000),
+        (3000, 5, 600),
+        (3000, 0.1, 100),
+        (3000, 200, 3000),
+    ],
+)
+def test_a_run_covers_what_is_due_as_far_as_the_pace_allows_in_two_minutes(
+    due: int, requests_per_second: float, size: int
+):
+    assert run_size(due, requests_per_second) == size
 
 
-def test_a_plan_has_at_most_twenty_ranges_of_five_hundred():
+def test_a_plan_has_at_most_ten_thousand_recordings_in_one_run_or_several():
     rows = in_order(a_row(n, rank=20_000 - n) for n in range(20_000))
-    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=10**6, placed_before=0)
-    assert [len(one.songs) for one in ranges] == [MAX_RECORDINGS_PER_RUN] * MAX_RANGES
+    situation = {"registered": registered_as_given(rows), "covered": set(), "budget": 10**6, "placed_before": 0}
+    assert [len(one.songs) for one in plan_ranges(rows, **situation)] == [MAX_RECORDINGS_PER_RUN]
+    assert [len(one.songs) for one in plan_ranges(rows, **situation, requests_per_second=5)] == [600] * 16 + [400]
 
 
 def test_scattered_ranks_of_one_age_are_planned_in_whole_blocks():
@@ -236,12 +249,6 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
 def _places(rows: Mapping[str, Row], *, scattered: bool) -> dict[str, int]:
     """In order of arrival; `scattered`: in pairs with a row between that is not due, so that a plan has to widen."""
     return {song: place + (place // 2 if scattered else 0) for place, song in enumerate(rows)}
-
-
-def test_runs_have_at_least_a_hundred_recordings_if_enough_are_due():
-    rows = in_order(a_row(n, rank=1000 - n) for n in range(150))
-    ranges = plan_ranges(rows, registered=registered_as_given(rows), covered=set(), budget=150, placed_before=0)
-    assert [len(one.songs) for one in ranges] == [RECORDINGS_PER_RUN, 50]
 
 
 def test_a_hundred_thousand_scattered_rows_are_planned():

@@ -19,7 +19,9 @@ import httpx
 import pytest
 import stripe
 
-from measurement_pipeline.backfill.worker import _NO_RESERVATION, BackfillWorker
+from measurement_pipeline.backfill.fetched_item import NO_RESERVATION, judge_item
+from measurement_pipeline.backfill.reserver import Reserver
+from measurement_pipeline.backfill.worker import BackfillWorker
 from measurement_pipeline.capture.actor_runner import ActorRunner
 from measurement_pipeline.domain import backfill_queue
 from measurement_pipeline.domain.backfill_queue import Status, Streak
@@ -171,13 +173,13 @@ _BILLABLE = ("billable is distinct from false", "billable")
 
 
 def _reserve_after_the_call(patcher: Patcher) -> None:
-    reserve, keep = BackfillWorker._reserve, BackfillWorker._keep
+    reserve, keep = Reserver.reserve, BackfillWorker._keep
 
-    async def reserve_nothing(_worker: BackfillWorker, claims: Sequence[Any]) -> Any:
-        return [(claim, _NO_RESERVATION) for claim in claims], {}
+    async def reserve_nothing(_reserver: Reserver, claims: Sequence[Any]) -> Any:
+        return [(claim, NO_RESERVATION) for claim in claims], {}
 
     async def reserve_and_keep(worker: BackfillWorker, batch: Sequence[Any]) -> Any:
-        reserved, _ = await reserve(worker, [item.claim for item in batch])
+        reserved, _ = await reserve(worker._reserver, [item.claim for item in batch])
         by_claim = dict(reserved)
         return await keep(worker, [replace(item, reservation=by_claim[item.claim]) for item in batch])
 
@@ -189,7 +191,7 @@ def _settle_before_keeping(patcher: Patcher) -> None:
     keep, settle_batch = BackfillWorker._keep, BackfillWorker._settle_batch
 
     async def settle_and_keep(worker: BackfillWorker, batch: Sequence[Any]) -> Any:
-        await settle_batch(worker, batch)
+        await settle_batch(worker, [judge_item(item) for item in batch])
         return await keep(worker, batch)
 
     async def do_nothing(_worker: BackfillWorker, _batch: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import dagster as dg
 
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary, sparkline
+from measurement_pipeline.backfill.results import RecordingResult, ResultKind, RunSummary
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.defs.backfill import results
 from measurement_pipeline.defs.dagster_private import DagsterEvent, DagsterEventBatchMetadata
@@ -159,16 +159,16 @@ def _metadata(recording: RecordingResult, config: BackfillConfig) -> dict[str, A
     history = recording.history
     if history is not None:
         shown |= {
-            "points": len(history.play_counts),
-            "popularity_points": len(history.popularity),
+            "points": history.points,
+            "popularity_points": history.popularity_points,
             "points_dropped": sum(history.dropped.values()),
-            "first_date": str(recording.first_day),
-            "last_date": str(recording.last_day),
-            "latest_count": history.play_counts[-1].value,
+            "first_date": str(history.first_day),
+            "last_date": str(history.last_day),
+            "latest_count": history.latest_count,
             "report_row": dg.MetadataValue.md(
                 f"`#{recording.song}` on the page that `measurement-pipeline report` writes"
             ),
-            "plays": sparkline([point.value for point in history.play_counts]),
+            "plays": history.plays,
         }
         if history.dropped:
             shown["why_dropped"] = ", ".join(f"{count} {reason}" for reason, count in history.dropped.items())
