@@ -28,7 +28,7 @@ FOREIGN = {
     "default_transaction_isolation": "serializable",
 }
 PARAMETERS = ("UTC", "ISO, MDY", "UTF8", "read committed")
-# The message that tells a client its server process.
+# The message that carries the server process id.
 _BACKEND_KEY = re.compile(rb"(?<=K\0\0\0\x0c).{4}", re.DOTALL)
 _INVENTED_KEY = b"\x7f\xff\xff\xff"
 SHOWN = "select {} as value".format(" || '|' || ".join(f"current_setting('{name}')" for name in FOREIGN))
