@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -18,6 +17,7 @@ from measurement_pipeline.postgres import apify_runs, backfill_queue, captures, 
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import Connection, connect
 from measurement_pipeline.postgres.songs import CatalogLine
+from measurement_pipeline_tests.capture_limits import USD_PER_ALBUM, capture_limits
 from measurement_pipeline_tests.faults.waiting import wait_until
 from measurement_pipeline_tests.postgres.conftest import Tables, isrcs
 
@@ -175,11 +175,11 @@ def capture(tables: Tables, random: Random) -> None:
     counts = {song: random.randrange(99) for song in random.sample(SONGS, 3)}
     with connect(tables.database_url) as connection:
         with connection.transaction():
-            opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), cap_usd=Decimal(1))
+            opened = captures.open_capture(connection, CaptureSpec(uuid4(), ("a",)), limits=capture_limits("1"))
         assert isinstance(opened, CaptureTicket)
         run = str(opened.snapshot)
         captures.claim(connection, opened.snapshot, run=run, operator=False, claim_timeout_seconds=600)
-        row = apify_runs.record_intent(connection, opened.snapshot, 0, ["a"], run=run)
+        row = apify_runs.record_intent(connection, opened.snapshot, 0, ["a"], cost_usd=USD_PER_ALBUM, run=run)
         apify_runs.record_start(connection, row, actor_run=run, status="SUCCEEDED")
         apify_runs.store_result(connection, row, b"[]")
         connection.execute("update apify_runs set kept_at = %s where id = %s", [moment, row])
