@@ -16,7 +16,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from measurement_pipeline.postgres import backfill_queue, migrate, roles
+from measurement_pipeline.postgres import account_shares, backfill_queue, migrate, roles
 from measurement_pipeline.postgres.database import Connection, DatabaseError, connect
 from measurement_pipeline_bench.figures import Figure, Findings, Target
 from measurement_pipeline_bench.lab import Deployment, Lab, doubles, isrcs
@@ -237,7 +237,7 @@ def _claims(deployment: Deployment, seconds: float) -> tuple[list[float], dict[s
     rules = deployment.services().backfill_config.rules
     took = []
     with deployment.connect() as connection:
-        due = [row.song for row in backfill_queue.due(connection, rules)]
+        due = [row.song for row in account_shares.due(connection, rules)]
         until = time.monotonic() + seconds
         turn = 0
         while time.monotonic() < until:

@@ -17,7 +17,7 @@ from measurement_pipeline.defs.intake.jobs import measurement_job_intake
 from measurement_pipeline.defs.intake.sensors import measurement_job_sensor
 from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.resources import resource_definitions, services_at_launch
-from measurement_pipeline.postgres import backfill_queue
+from measurement_pipeline.postgres import account_shares
 from measurement_pipeline.postgres.database import connect
 
 # runs.max_concurrent_runs in dagster.yaml.
@@ -34,7 +34,7 @@ def one_run_a_recording(
 ) -> list[dg.RunRequest]:
     """Request a run for each due row, once."""
     with connect(backfill_config.database_url) as connection:
-        due = [row.song for row in backfill_queue.due(connection, backfill_config.rules)]
+        due = [row.song for row in account_shares.due(connection, backfill_config.rules)]
     context.instance.add_dynamic_partitions(str(isrc_partitions.name), due)
     context.instance.event_log_storage.set_concurrency_slots(POOL, _RUNS_AT_ONCE)
     return [dg.RunRequest(run_key=song, partition_key=song, tags={tags.PLAN: "one run each"}) for song in due]

@@ -73,11 +73,12 @@ class QueueRules:
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
-    """A row that may be bought now. `waiting_since` is its age in the queue."""
+    """A row that may be bought now. `waiting_since` is its age in the queue. `account`: who pays; None: it needs no hit."""
 
     song: str
     rank_score: int
     waiting_since: datetime
+    account: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class BlockerKind(StrEnum):
     VENDOR = "vendor away"
     BUDGET = "budget spent"
     PAUSE = "vendor pause"
+    CAP = "account cap"
     FAILING_RUNS = "runs failing"
     RETRIES = "retries"
     DEFERRED = "deferred"
@@ -182,6 +183,14 @@ def runs_in_flight(*, covered: int, due: int) -> Blocker:
     """The blocker for due recordings that queued or running runs cover already."""
     cause = f"Waiting: {covered:,} of {due:,} due recordings are already covered by queued or running runs."
     return Blocker(BlockerKind.RUNS_IN_FLIGHT, cause)
+
+
+def capped_accounts(count: int, *, due: int) -> Blocker:
+    """The blocker for due recordings of accounts whose own hit limit is used."""
+    accounts = counted(count, "account that requests them has", "accounts that request them have")
+    cause = f"Account limit used: {counted(due, 'recording is', 'recordings are')} due, and the {accounts} no hit left."
+    next_step = "Wait until hits of the last 30 days expire, or raise accounts.monthly_hit_cap."
+    return Blocker(BlockerKind.CAP, cause, next_step)
 
 
 def queued_runs(count: int) -> Blocker:

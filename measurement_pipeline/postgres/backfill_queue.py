@@ -11,7 +11,6 @@ from uuid import UUID
 
 from measurement_pipeline.domain.backfill_queue import (
     Claim,
-    DueRow,
     QueueRow,
     QueueRules,
     SettledRow,
@@ -28,11 +27,6 @@ POPULARITY = "popularity"
 
 # Cached, because the histories of a run consist of the same days.
 _iso_date = lru_cache(maxsize=16_384)(date.isoformat)
-
-
-def due(connection: Connection, rules: QueueRules) -> list[DueRow]:
-    """Every due row, best rank first, oldest first among equals. Empty while the breaker is open or a pause lasts."""
-    return [DueRow(**row) for row in connection.execute(_SQL["due"], _parameters(rules))]
 
 
 def rows(connection: Connection, songs: Sequence[str], rules: QueueRules) -> dict[str, QueueRow]:

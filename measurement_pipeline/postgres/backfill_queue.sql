@@ -6,7 +6,8 @@
 --   * an account can pay for it (songstats_payers), and it has attempts left;
 --   * or a paid response is stored that was not parsed yet (songstats_unread_responses): parsing needs no payer and no attempt;
 -- and the deployment may call at all (songstats_call_gate). The budget is checked separately, since it is a number.
--- `claim` and `due` state the same condition for a run that has not called yet. A test holds their results equal.
+-- The planner reads due rows by account (`account_shares.sql`). For a run that has not called yet, `claim` states the same condition. A
+-- test holds their results equal.
 --
 -- Multi-row locks always follow `song` order, which prevents deadlocks.
 
@@ -77,31 +78,6 @@ left join lateral (
     limit 1
 ) as unread on true
 order by claimed.rank_score desc, claimed.waiting_since asc, claimed.song asc;
-
--- name: due
-select
-    queue.song,
-    queue.rank_score,
-    coalesce(queue.requeued_at, queue.created_at) as waiting_since
-from songstats_backfill_queue as queue
-where
-    (
-        queue.status = 'pending'
-        or (
-            queue.status = 'in_progress'
-            and queue.heartbeat_at < clock_timestamp() - make_interval(secs => %(claim_timeout)s)
-        )
-    )
-    and (queue.not_before is null or queue.not_before <= clock_timestamp())
-    and (
-        (
-            queue.attempts < %(max_attempts)s
-            and exists (select from songstats_payers(%(operators_account)s) as payer where payer.song = queue.song)
-        )
-        or exists (select from songstats_unread_responses as unread where unread.song = queue.song)
-    )
-    and exists (select from songstats_call_gate as gate where gate.is_open)
-order by queue.rank_score desc, waiting_since asc, queue.song asc;
 
 -- name: rows
 select

@@ -165,6 +165,7 @@ comment on column measurement_jobs.reused is 'Whether a capture of the same albu
 comment on column measurement_jobs.idempotency_key is 'Idempotency-Key of an HTTP request. The same key again returns this row. Null without one.';
 comment on column measurement_jobs.idempotency_digest is 'SHA-256 of the request body for that key. A different body with the same key is rejected.';
 comment on column measurement_jobs.partitions_at is 'When the recordings of an accepted historical request were registered as Dagster partitions. Null: not yet.';
+comment on column measurement_jobs.is_paying is 'Whether the queue counts its recordings for its account: accepted, and the account had a saved card. The planner sets it.';
 
 comment on table operator_acts is 'Audit log of operators'' overrides.';
 comment on column operator_acts.id is 'Entry id.';
@@ -290,6 +291,7 @@ comment on column songstats_backfill_queue.last_status_code is 'Last HTTP status
 comment on column songstats_backfill_queue.last_error is 'Description of the last failure.';
 comment on column songstats_backfill_queue.created_at is 'When it was first enqueued. Gives its age in the queue.';
 comment on column songstats_backfill_queue.requeued_at is 'Last return to pending after a failure. The age counts from then, so that it does not overtake rows that waited.';
+comment on column songstats_backfill_queue.account is 'Account that pays: that of the earliest accepted request with a saved card, or the operators'' account. Null: nobody pays. The planner updates it; the reservation decides.';
 comment on column songstats_backfill_queue.updated_at is 'Last change of status.';
 
 comment on view songstats_call_gate is 'Whether this deployment may call Songstats at all: one row.';
@@ -309,6 +311,13 @@ comment on column songstats_open_rows.requeued_at is 'See songstats_backfill_que
 comment on column songstats_open_rows.created_at is 'See songstats_backfill_queue.';
 comment on column songstats_open_rows.is_wanted is 'An accepted request wants it, or an operator launched it.';
 comment on column songstats_open_rows.has_unread_response is 'A response is stored that was not parsed yet: parsing it needs no hit.';
+
+comment on table songstats_shares is 'Share of the hits of each account that had recordings to buy, as of the planner''s last plan.';
+comment on column songstats_shares.account is 'The account.';
+comment on column songstats_shares.credit is 'Hits that the account is behind its share; negative: ahead of it. Less than one hit while plans are bought as planned.';
+comment on column songstats_shares.is_waiting is 'Whether it had recordings to buy at the last plan.';
+comment on column songstats_shares.hits is 'Hits that were spent for it and counted. Each tenth goes to its longest waiting recording.';
+comment on column songstats_shares.updated_at is 'When a plan last changed the row.';
 
 comment on table songstats_quota_ledger is 'One row per call to Songstats: reserved before the call, settled after it.';
 comment on column songstats_quota_ledger.id is 'Ledger id.';
@@ -367,5 +376,6 @@ comment on column vendor_state.next_call_at is 'Earliest time of the next call, 
 comment on column vendor_state.stumbled is 'Consecutive pauses after 5xx responses or timeouts. Each one is longer than the last.';
 comment on column vendor_state.pause_reason is 'Reason of the current or last pause.';
 comment on column vendor_state.no_probe_before is 'End of the part of the pause that the vendor requested (Retry-After). No probe before then; the rest of the pause is an estimate.';
+comment on column vendor_state.shared_up_to is 'Last row of songstats_quota_ledger that songstats_shares includes.';
 
 comment on function measurement_job_bytes(text, jsonb, text[], text) is 'Size of a request in bytes: source, scope, platforms and schedule together.';

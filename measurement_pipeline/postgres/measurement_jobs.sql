@@ -371,12 +371,14 @@ fresh as (
 ),
 
 added as (
-    insert into songstats_backfill_queue (song, rank_score, status, outcome)
+    insert into songstats_backfill_queue (song, rank_score, status, outcome, account)
     select
         fresh.song,
         fresh.rank_score,
         case when fresh.owned then 'done' else 'pending' end as status,
-        case when fresh.owned then 'stored' end as outcome
+        case when fresh.owned then 'stored' end as outcome,
+        -- No other request wants it, so this one pays. The planner would set it too, with another write of each row.
+        (select request.account from measurement_jobs as request where request.id = %(job)s) as account
     from fresh
     order by fresh.song
     -- If another request queued it since this statement's snapshot, the row belongs to that request.

@@ -48,6 +48,7 @@ TABLES = (
     "songstats_open_rows",
     "songstats_quota_ledger",
     "songstats_responses",
+    "songstats_shares",
     "songstats_unread_responses",
     "songstats_wanted",
     "vendor_drifts",

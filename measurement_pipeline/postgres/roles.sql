@@ -95,7 +95,7 @@ grant select, insert, update on accounts, payment_decisions, songs, songstats_ba
 grant select, insert on song_identifiers, catalog_songs, measurement_job_songs to measurement_pipeline;
 grant select, insert, update (name, partition_key) on catalogs to measurement_pipeline;
 grant select, insert, update, delete on run_heartbeats to measurement_pipeline;
-grant select, insert, update on vendor_state to measurement_pipeline;
+grant select, insert, update on vendor_state, songstats_shares to measurement_pipeline;
 grant select, insert on operator_acts to measurement_pipeline;
 grant select, insert (vendor, new_fields, missing_fields, changed_types) on vendor_drifts to measurement_pipeline;
 grant
@@ -115,7 +115,7 @@ select,
 insert (account, source, scope, schedule, recording_limit, coverage, callback_url, idempotency_key, idempotency_digest),
 update (
     state, status_code, error, checkout_url, asked, enqueued, skipped, snapshot, estimated_cost_usd, reused, attempts, not_before,
-    run_id, updated_at, idempotency_key, idempotency_digest, partitions_at, left_out, covered_share
+    run_id, updated_at, idempotency_key, idempotency_digest, partitions_at, left_out, covered_share, is_paying
 )
 on measurement_jobs to measurement_pipeline;
 
@@ -223,7 +223,7 @@ begin
                     pronamespace = current_schema()::regnamespace
                     and proname in (
                         'measurement_job_bytes', 'refuse_large_measurement_job', 'enqueue_job_callback', 'songstats_payers', 'latest_count_of',
-                        'keep_latest_counts', 'readable_recording'
+                        'keep_latest_counts', 'readable_recording', 'songstats_due_rows'
                     )
                 )
             )

@@ -15,7 +15,7 @@ from measurement_pipeline.backfill.results import ResultKind
 from measurement_pipeline.backfill.run import BackfillDependencies
 from measurement_pipeline.domain.blockers import NO_PAYER
 from measurement_pipeline.domain.payment import PaymentVerdict
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs
+from measurement_pipeline.postgres import account_shares, backfill_queue, measurement_jobs
 from measurement_pipeline.postgres.database import DatabaseUnavailable, connect
 from measurement_pipeline.vendors.songstats.client import SongstatsClient
 from measurement_pipeline_tests.faults.waiting import wait_until
@@ -635,7 +635,7 @@ def test_the_next_reclaim_reads_a_late_billed_response_of_a_settled_row(
     bench.sql("update songstats_backfill_queue set outcome = 'no_history'")
     with connect(bench.database_url) as connection:
         assert backfill_queue.reclaim(connection, bench.config.rules, parser_version=1) == (1, 0)
-        assert [row.song for row in backfill_queue.due(connection, bench.config.rules)] == songs
+        assert [row.song for row in account_shares.due(connection, bench.config.rules)] == songs
     assert bench.sql("select state from measurement_jobs where id = %s", job) == [{"state": "done"}], (
         "the operators' account pays again"
     )

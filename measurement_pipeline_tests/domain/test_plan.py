@@ -1,43 +1,69 @@
 """Plans: order by rank, the places of the rows that wait longest, and ranges of due rows only."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measurement_pipeline.domain import plan
+from measurement_pipeline.domain.backfill_queue import DueRow
 from measurement_pipeline.domain.plan import (
+    MAX_PLACES,
     MAX_RANGES,
     MAX_RECORDINGS_PER_RUN,
     PLACES_PER_OLDEST_ROW,
     PartitionRange,
-    plan_ranges,
+    choose_rows,
     run_size,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Row:
-    song: str
-    rank: int
-    waiting_since: datetime
+ANN, BOB = UUID(int=1), UUID(int=2)
 
 
-def a_row(number: int, *, rank: int = 0, age: int = 0) -> Row:
-    return Row(f"s{number}", rank, START + timedelta(seconds=age))
+def a_row(number: int, *, rank: int = 0, age: int = 0, account: UUID = ANN) -> DueRow:
+    return DueRow(f"s{number}", rank, START + timedelta(seconds=age), account)
 
 
-def in_order(rows: Iterable[Row]) -> list[Row]:
+def plan_ranges(
+    rows: Sequence[DueRow],
+    *,
+    registered: Mapping[str, int],
+    covered: AbstractSet[str],
+    budget: int,
+    placed_before: int,
+    order: Sequence[UUID] | None = None,
+    requests_per_second: float = 0.0,
+) -> list[PartitionRange]:
+    """A plan of one account's rows, or for the accounts of `order`."""
+    open_rows = [row for row in rows if row.song in registered and row.song not in covered]
+    places = max(0, min(budget - len(covered), len(open_rows), MAX_PLACES))
+    order = [ANN] * places if order is None else order[:places]
+    hits_before = {ANN: placed_before}
+    chosen = choose_rows(order, open_rows, hits_before=hits_before)
+    return plan.plan_ranges(
+        chosen,
+        order,
+        registered,
+        hits_before=hits_before,
+        read_beside=lambda *_: (open_rows, registered),
+        requests_per_second=requests_per_second,
+    )
+
+
+def in_order(rows: Iterable[DueRow]) -> list[DueRow]:
     """In the order of the queue: best rank first, then the oldest."""
-    return sorted(rows, key=lambda row: (-row.rank, row.waiting_since, row.song))
+    return sorted(rows, key=lambda row: (-row.rank_score, row.waiting_since, row.song))
 
 
-def registered_as_given(rows: Iterable[Row]) -> dict[str, int]:
+def registered_as_given(rows: Iterable[DueRow]) -> dict[str, int]:
     return {row.song: place for place, row in enumerate(rows)}
 
 
@@ -170,7 +196,40 @@ def test_a_large_block_of_good_ranks_does_not_displace_old_rows():
     assert len(songs(ranges)) > 100
 
 
-def has_promised_rows(ranges: Sequence[PartitionRange], open_rows: Sequence[Row], *, placed_before: int) -> bool:
+def test_a_plan_of_two_accounts_holds_what_is_due_to_each_and_its_ranges_start_with_the_best_place():
+    ann = [a_row(n, rank=1000 - n) for n in range(300)]
+    bob = [a_row(1000 + n, rank=1, age=n, account=BOB) for n in range(5)]
+    rows = in_order(ann + bob)
+    order = [ANN, BOB] * 5 + [ANN] * 10
+    ranges = plan_ranges(
+        rows, registered=registered_as_given(rows), covered=set(), budget=100, placed_before=0, order=order
+    )
+    assert [one.songs for one in ranges] == [
+        tuple(row.song for row in ann[:15]), tuple(row.song for row in bob),
+    ]  # fmt: skip
+
+
+def test_a_plan_is_not_widened_beyond_the_share_of_an_account():
+    """Ann's rows lie together, and Bob's apart: no more of Ann's are planned than Bob's places allow."""
+    ann = [a_row(n, rank=10_000 - (n * 7) % 1000) for n in range(1000)]
+    bob = [a_row(10_000 + 2 * n, rank=1, account=BOB) for n in range(500)]
+    registered = {row.song: int(row.song[1:]) for row in ann + bob}
+    ranges = plan_ranges(
+        in_order(ann + bob),
+        registered=registered,
+        covered=set(),
+        budget=600,
+        placed_before=0,
+        order=[ANN, BOB] * 300,
+    )
+    assert len(ranges) <= MAX_RANGES
+    planned = songs(ranges)
+    of_bob = sum(registered[song] >= 10_000 for song in planned)
+    assert of_bob > 0
+    assert of_bob <= len(planned) - of_bob <= of_bob + 1
+
+
+def has_promised_rows(ranges: Sequence[PartitionRange], open_rows: Sequence[DueRow], *, placed_before: int) -> bool:
     """Whether the plan contains as many of the oldest rows as it has tenth places."""
     planned = set(songs(ranges))
     turns = (placed_before + len(planned)) // PLACES_PER_OLDEST_ROW - placed_before // PLACES_PER_OLDEST_ROW
@@ -181,7 +240,7 @@ def has_promised_rows(ranges: Sequence[PartitionRange], open_rows: Sequence[Row]
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[Row], dict[str, int], set[str], int, int]:
+def situations(draw: st.DrawFn) -> tuple[list[DueRow], dict[str, int], set[str], int, int]:
     count = draw(st.integers(0, 300))
     spread = draw(st.sampled_from([1, 3, 1000]))
     numbers = st.integers(0, spread * 300)
@@ -196,7 +255,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Row], dict[str, int], set[str], in
 
 @given(situations())
 def test_a_range_is_contiguous_and_has_only_registered_due_rows_without_a_run(
-    situation: tuple[list[Row], dict[str, int], set[str], int, int],
+    situation: tuple[list[DueRow], dict[str, int], set[str], int, int],
 ):
     rows, registered, covered, budget, before = situation
     due = in_order(rows)
@@ -246,7 +305,7 @@ def test_a_due_row_waits_at_most_ten_times_its_place_by_age(
             rows[f"s{number}"] = a_row(number, rank=2000 + rank, age=number)
 
 
-def _places(rows: Mapping[str, Row], *, scattered: bool) -> dict[str, int]:
+def _places(rows: Mapping[str, DueRow], *, scattered: bool) -> dict[str, int]:
     """In order of arrival; `scattered`: in pairs with a row between that is not due, so that a plan has to widen."""
     return {song: place + (place // 2 if scattered else 0) for place, song in enumerate(rows)}
 

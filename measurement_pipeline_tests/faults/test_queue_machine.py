@@ -29,8 +29,8 @@ from measurement_pipeline.domain.measurement_job import ScopeByIsrc
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Judgement, Outcome
 from measurement_pipeline.domain.payment import Decision
 from measurement_pipeline.domain.payment import PaymentVerdict as Payment
+from measurement_pipeline.postgres import account_shares, measurement_jobs
 from measurement_pipeline.postgres import backfill_queue as queue
-from measurement_pipeline.postgres import measurement_jobs
 from measurement_pipeline.postgres import songstats_ledger as ledger
 from measurement_pipeline.postgres.audit import audit
 from measurement_pipeline.postgres.database import ReconnectingConnection, connect
@@ -502,8 +502,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def due_rows_match_the_model(self) -> None:
-        due = [row.song for row in queue.due(self.connection, RULES)]
-        assert set(due) == {song for song in self.model.rows if self.model.is_due(song)}
+        due = [row.song for row in account_shares.due(self.connection, RULES)]
+        # A plan considers breaker and pause before it reads the rows.
+        if self.model.may_call:
+            assert set(due) == {song for song in self.model.rows if self.model.is_due(song)}
 
     @invariant()
     def invariants_hold(self) -> None:

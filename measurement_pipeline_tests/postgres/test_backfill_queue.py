@@ -13,7 +13,7 @@ from psycopg.errors import LockNotAvailable
 from measurement_pipeline.domain.backfill_queue import Claim, SettledRow, Settlement, Status
 from measurement_pipeline.domain.outcome import Cause, DailyCount, Outcome
 from measurement_pipeline.domain.payment import PaymentVerdict
-from measurement_pipeline.postgres import backfill_queue, measurement_jobs, songs, songstats_ledger
+from measurement_pipeline.postgres import account_shares, backfill_queue, measurement_jobs, songs, songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReceivedResponse
 from measurement_pipeline_tests.postgres.conftest import OPERATORS, RULES, Tables, isrcs
@@ -111,14 +111,14 @@ def test_due_rows_are_those_of_the_design_and_claims_take_the_same(tables: Table
     rows = every_kind_of_row(tables, operators)
     expected = {song for song, due in rows.items() if due}
     with connect(tables.database_url) as connection:
-        due = backfill_queue.due(connection, RULES)
+        due = account_shares.due(connection, RULES)
         assert {row.song for row in due} == expected
         assert [row.song for row in due] == [
             r.song for r in sorted(due, key=lambda r: (-r.rank_score, r.waiting_since, r.song))
         ]
         claimed = backfill_queue.claim(connection, list(rows), run="run-1", limit=10_000, rules=RULES)
         assert [claim.song for claim in claimed] == [row.song for row in due], "the same rows in the same order"
-        assert backfill_queue.due(connection, RULES) == []
+        assert account_shares.due(connection, RULES) == []
         assert backfill_queue.claim(connection, list(rows), run="run-2", limit=10_000, rules=RULES) == []
 
 
@@ -131,12 +131,10 @@ def test_due_rows_are_those_of_the_design_and_claims_take_the_same(tables: Table
         ("throttled = 3", True),
     ],
 )
-def test_no_row_is_due_during_an_open_breaker_or_a_pause(tables: Tables, state: str, *, is_open: bool):
+def test_no_row_is_claimed_during_an_open_breaker_or_a_pause(tables: Tables, state: str, *, is_open: bool):
     songs = isrcs(2)
     tables.wanted(songs)
     tables.sql(f"update vendor_state set {state}")
-    with connect(tables.database_url) as connection:
-        assert bool(backfill_queue.due(connection, RULES)) is is_open
     assert bool(tables.claim(songs)) is is_open
 
 
@@ -147,7 +145,7 @@ def test_equal_ranks_are_ordered_by_age_and_a_requeued_row_is_new(tables: Tables
     tables.sql("update songstats_backfill_queue set created_at = now() - interval '2 days' where song = %s", songs[2])
     tables.sql("update songstats_backfill_queue set requeued_at = now() where song = %s", songs[0])
     with connect(tables.database_url) as connection:
-        assert [row.song for row in backfill_queue.due(connection, RULES)] == [songs[2], songs[1], songs[3], songs[0]]
+        assert [row.song for row in account_shares.due(connection, RULES)] == [songs[2], songs[1], songs[3], songs[0]]
     assert [claim.song for claim in tables.claim(songs)] == [songs[2], songs[1], songs[3], songs[0]]
 
 
@@ -700,9 +698,17 @@ def test_the_work_of_each_statement_is_proportional_to_its_parameters(deep_queue
         tables.sql("analyze")
     rules = {"claim_timeout": 60.0, "max_attempts": 5, "operators_account": OPERATORS}
     songs = [row["isrc"] for row in tables.sql("select isrc from songs order by hashtext(isrc) desc limit 500")]
-    due = executed(tables, backfill_queue._SQL["due"], rules)  # noqa: SLF001 - the statement itself is inspected
-    assert due["Actual Rows"] == ROWS
-    assert rows_touched(due) < 10 * ROWS
+    with connect(tables.database_url) as connection:
+        assert account_shares.assign_changed(connection, RULES) == ROWS
+        (account,) = account_shares.waiting_accounts(connection, RULES, most=500)
+    assert account.waiting == 500
+    planning = {**rules, "covered": songs, "most": 500}
+    waiting = executed(tables, account_shares._SQL["waiting"], planning)  # noqa: SLF001 - the statement itself is inspected
+    assert rows_touched(waiting) < 10 * 500
+    entitled = {"accounts": [account.account], "by_rank": [500], "by_age": [50]}
+    planned = executed(tables, account_shares._SQL["next_rows"], {**planning, **entitled})  # noqa: SLF001
+    assert planned["Actual Rows"] >= 500
+    assert rows_touched(planned) < 10 * 500
     claiming = {**rules, "songs": songs, "run": "run-1", "limit": 400, "ignore_not_before": False}
     claim = executed(tables, backfill_queue._SQL["claim"], claiming)  # noqa: SLF001
     assert claim["Actual Rows"] == 400

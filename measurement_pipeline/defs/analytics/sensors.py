@@ -13,7 +13,7 @@ from measurement_pipeline.defs.analytics.jobs import analytics_refresh
 from measurement_pipeline.defs.owners import OWNERS
 from measurement_pipeline.domain.blockers import budget_blocker, describe, vendor_blockers
 from measurement_pipeline.domain.text import counted, utc
-from measurement_pipeline.postgres import analytics, backfill_queue, songstats_ledger, vendor_state
+from measurement_pipeline.postgres import account_shares, analytics, songstats_ledger, vendor_state
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.services import MeasurementDatabase
 
@@ -91,7 +91,7 @@ def _find_work(
             vendor.operator_pause is None and vendor.breaker != "open" and vendor.pause_seconds_left <= _SOON_SECONDS
         )
         return _RemainingWork(describe(stops[0]) if ends_soon else None)
-    due = len(backfill_queue.due(connection, config.rules)) + state.tried_again_soon
+    due = account_shares.count_due(connection, config.rules) + state.tried_again_soon
     if not due:
         return _RemainingWork()
     waiting = f"{counted(due, 'recording is', 'recordings are')} due"

@@ -7,16 +7,18 @@ import dagster as dg
 
 from measurement_pipeline.backfill import vendor_probe
 from measurement_pipeline.backfill.config import BackfillConfig
-from measurement_pipeline.backfill.planning import PartitionState, plan_backfill
+from measurement_pipeline.backfill.planning import plan_backfill
 from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.asset_keys import SONGSTATS_HISTORY
 from measurement_pipeline.defs.backfill.jobs import songstats_backfill
 from measurement_pipeline.defs.backfill.ops import POOL
 from measurement_pipeline.defs.owners import OWNERS
-from measurement_pipeline.defs.partitions import isrc_partitions, register
+from measurement_pipeline.defs.partition_order import RunPartitions
+from measurement_pipeline.defs.partitions import isrc_partitions
 from measurement_pipeline.defs.tick_wait import TickWait
 from measurement_pipeline.defs.unfinished_runs import UNFINISHED, fail_dead_runs, initialize_pool_limit, new_plan_id
 from measurement_pipeline.domain.blockers import describe, queued_runs
+from measurement_pipeline.domain.fair_share import describe_shares
 from measurement_pipeline.services import MeasurementDatabase, Songstats, Stripe, backfill_dependencies
 
 _POLL_SECONDS = 0.1
@@ -29,8 +31,9 @@ _RUN_POLL_SECONDS = 0.5
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Plans the due rows, the most played first, and launches runs of `songstats_backfill`. When it launches none, its skip "
-        "message gives the reason: nothing due, budget spent, paused, breaker open, unfinished runs."
+        "Plans the due rows, each account with its share of the hits and the most played recordings first, and launches runs of "
+        "`songstats_backfill`. When it launches none, its skip message gives the reason: nothing due, budget spent, paused, "
+        "breaker open, unfinished runs."
     ),
     owners=OWNERS,
 )
@@ -80,13 +83,10 @@ def _plan_runs(
         # Enough work is queued. The next plan is better made from the state at that time.
         return dg.SkipReason(describe(queued_runs(queued)))
 
-    plan = plan_backfill(
-        backfill_config,
-        lambda: _partitions(context.instance, runs),
-        partial(register, context.instance, isrc_partitions),
-    )
+    plan = plan_backfill(backfill_config, RunPartitions(context.instance, isrc_partitions, runs))
     if plan.skip_reason is not None:
         return dg.SkipReason(plan.skip_reason)
+    context.log.info(describe_shares(plan.shares))
     initialize_pool_limit(context.instance, POOL)
     plan_id = new_plan_id(context)
     return dg.SensorResult(
@@ -129,15 +129,3 @@ def vendor_probe_sensor(
     measurement_database.require_own()
     ended = vendor_probe.end_guessed_pause(backfill_config, backfill_dependencies(songstats, stripe))
     return dg.SkipReason(ended or "no pause to end")
-
-
-def _partitions(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> PartitionState:
-    keys = instance.get_dynamic_partitions(str(isrc_partitions.name))
-    registered = {key: place for place, key in enumerate(keys)}
-    covered: set[str] = set()
-    for run in runs:
-        first = run.tags.get(tags.RANGE_START) or run.tags.get(tags.PARTITION)
-        last = run.tags.get(tags.RANGE_END) or first
-        if first in registered and last in registered:
-            covered.update(keys[registered[first] : registered[last] + 1])
-    return PartitionState(registered, covered)
