@@ -193,6 +193,7 @@ def api_config(settings: Settings) -> ApiConfig:
         capture_limits=services.capture_limits,
         hits_allowed=settings.hits_allowed,
         eur_per_hit=settings.songstats_eur_per_hit,
+        requests_per_second=settings.songstats_requests_per_second,
         bearer=bearer,
         cors_origins=() if settings.api_cors_origins is None else settings.api_cors_origins.split(","),
         requests_per_minute=settings.api_requests_per_minute,

@@ -34,6 +34,7 @@ class ApiConfig:
     capture_limits: CaptureLimits | None = None
     hits_allowed: int = 0
     eur_per_hit: float = 0.0
+    requests_per_second: float = 0.0
     bearer: JwtConfig | None = None
     cors_origins: Sequence[str] = ()
     requests_per_minute: int = 0

@@ -198,6 +198,9 @@ class HistoricalEstimate(BaseModel):
     hits: int = Field(examples=[12])
     eur: float = Field(examples=[1.0])
     days: int | None = Field(examples=[0])
+    estimated_completion: datetime | None = Field(examples=["2026-12-24T03:19:00Z"])
+    earliest_completion: datetime | None = Field(examples=["2026-12-24T03:19:00Z"])
+    latest_completion: datetime | None = Field(examples=["2027-01-23T03:19:00Z"])
     hits_left_now: int = Field(examples=[900])
     hits_allowed_in_30_days: int = Field(examples=[900])
     left_out: int = Field(examples=[0])
@@ -296,9 +299,16 @@ class JobDetails(Job):
 
     `value`: what the first 100, 300 and 900 hits, and all, cover; empty if no play count is known. `paused`: an operator has
     paused its purchases; null if not.
+
+    `estimated_completion`: when the last recording is bought, at the present budget and shares; null: nothing is left to buy, or
+    no account with a card pays. `earliest_completion`: if all other accounts stop. `latest_completion`: if as many hits again go
+    to other accounts and to retries; null: not within a hundred years.
     """
 
     status: Literal["success"] = "success"
+    estimated_completion: datetime | None = None
+    earliest_completion: datetime | None = None
+    latest_completion: datetime | None = None
     progress: JobProgress
     outcomes: JobOutcomes
     receipt: JobCost

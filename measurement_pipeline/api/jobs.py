@@ -36,10 +36,11 @@ from measurement_pipeline.api.openapi import error_responses
 from measurement_pipeline.api.parameters import reject_unknown_query_parameters
 from measurement_pipeline.domain import spend
 from measurement_pipeline.domain.capture import NO_CAPTURES
+from measurement_pipeline.domain.completion import Completion, completion_fields
 from measurement_pipeline.domain.measurement_job import Source, State
-from measurement_pipeline.intake import capture_estimate, estimate
+from measurement_pipeline.intake import capture_estimate, completion, estimate
 from measurement_pipeline.postgres import captures, measurement_jobs, purchase_pauses
-from measurement_pipeline.postgres.database import StatementTimeout
+from measurement_pipeline.postgres.database import Connection, StatementTimeout
 
 BASE = "/api/research/measurement-jobs"
 NO_SUCH_JOB = "This account has no such measurement job"
@@ -135,8 +136,9 @@ def estimate_job(caller: AuthenticatedCaller, body: MeasurementJobRequest) -> Ba
                     account=caller.account,
                     hits_allowed=config.hits_allowed,
                     eur_per_hit=config.eur_per_hit,
+                    requests_per_second=config.requests_per_second,
                 )
-                return HistoricalEstimate(**asdict(history))
+                return HistoricalEstimate(**history.fields())
             if config.capture_limits is None:
                 raise ApiError(503, ErrorCode.CAPTURES_DISABLED, NO_CAPTURES, retry_after=submit.CAPTURES_RETRY_SECONDS)
             capture = capture_estimate.estimate_capture(
@@ -178,9 +180,11 @@ def show_job(caller: AuthenticatedCaller, job_id: _JobId) -> JobDetails:
             raise ApiError(404, ErrorCode.NOT_FOUND, NO_SUCH_JOB)
         pause = purchase_pauses.of_job(connection, row)
         value = estimate.value_of_job(connection, row)
+        done = _completion(caller, connection, row)
     eur = spend.cost_eur(row["hits"], caller.state.config.eur_per_hit)
     return JobDetails(
         **_job_fields(row),
+        **completion_fields(done),
         # A capture works album by album: its recordings have no outcomes of their own.
         progress=JobProgress(settled=row["settled"], asked=None if row["source"] == Source.CURRENT else row["asked"]),
         outcomes=JobOutcomes(**{name: row[name] for name in JobOutcomes.model_fields}),
@@ -265,6 +269,16 @@ def _job_fields(row: dict[str, Any]) -> dict[str, Any]:
         "updated_at": row["updated_at"],
         "links": Links(self=f"{BASE}/{row['id']}"),
     }
+
+
+def _completion(caller: Caller, connection: Connection, row: dict[str, Any]) -> Completion | None:
+    if row["state"] != State.ACCEPTED or row["source"] != Source.HISTORICAL:
+        return None
+    config = caller.state.config
+    found = completion.read_completions(
+        connection, [row["id"]], hits_allowed=config.hits_allowed, requests_per_second=config.requests_per_second
+    )
+    return found.get(row["id"])
 
 
 def _capture_of_row(row: dict[str, Any]) -> JobCapture | None:

@@ -63,7 +63,7 @@ class BackfillPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _QueueState:
     """Who waits for what, at one moment. `planned`: rows of unfinished runs that still need a hit, by account."""
 
     covered: Sequence[str]
@@ -81,21 +81,21 @@ def plan_backfill(config: BackfillConfig, partitions: Partitions) -> BackfillPla
         stops = call_blockers(vendor, budget)
         if stops:
             return _nothing(stops)
-        standing = _read_standing(connection, config, partitions.covered())
-        chosen, order = _choose(connection, config, standing, budget)
+        state = _read_queue_state(connection, config, partitions.covered())
+        chosen, order = _choose(connection, config, state, budget)
         if chosen:
-            return _plan_ranges(connection, config, partitions, standing, chosen, order)
-        planned = sum(standing.planned.values())
-        due = sum(account.waiting for account in standing.accounts)
+            return _plan_ranges(connection, config, partitions, state, chosen, order)
+        planned = sum(state.planned.values())
+        due = sum(account.waiting for account in state.accounts)
         if planned:
             return _nothing([runs_in_flight(covered=planned, due=planned + due)])
-        if standing.accounts:
-            return _nothing([capped_accounts(len(standing.accounts), due=due)])
+        if state.accounts:
+            return _nothing([capped_accounts(len(state.accounts), due=due)])
         backlog = health.read_backlog(connection, operators_account=config.rules.operators_account)
         return _nothing(backfill_blockers(BackfillState(vendor, budget, backlog)))
 
 
-def _read_standing(connection: Connection, config: BackfillConfig, covered: Sequence[str]) -> _Standing:
+def _read_queue_state(connection: Connection, config: BackfillConfig, covered: Sequence[str]) -> _QueueState:
     """Read who waits, and charge all hits since the last plan to their accounts."""
     account_shares.assign_changed(connection, config.rules)
     accounts = account_shares.waiting_accounts(connection, config.rules, covered=covered, most=plan.MAX_PLACES)
@@ -129,36 +129,36 @@ def _read_standing(connection: Connection, config: BackfillConfig, covered: Sequ
             for _ in range(count):
                 now.fair.charge(payer)
     hits_before = {account: now.hits.get(account, 0) + planned.get(account, 0) for account in places}
-    return _Standing(covered, accounts, planned, now.fair, hits_before)
+    return _QueueState(covered, accounts, planned, now.fair, hits_before)
 
 
 def _choose(
-    connection: Connection, config: BackfillConfig, standing: _Standing, budget: Budget
+    connection: Connection, config: BackfillConfig, state: _QueueState, budget: Budget
 ) -> tuple[list[DueRow], list[UUID | None]]:
     """The rows to buy next, and the account of each place."""
-    places = min(budget.left - sum(standing.planned.values()), plan.MAX_PLACES)
+    places = min(budget.left - sum(state.planned.values()), plan.MAX_PLACES)
     if places <= 0:
         return [], []
     unparsed = account_shares.unparsed_rows(
         connection,
         config.rules,
-        accounts=[one.account for one in standing.accounts],
-        covered=standing.covered,
+        accounts=[one.account for one in state.accounts],
+        covered=state.covered,
         most=places,
     )
-    order = list(standing.fair.take(places - len(unparsed)))
+    order = list(state.fair.take(places - len(unparsed)))
     count = Counter(order)
     oldest = {
-        account: plan.oldest_places(standing.hits_before.get(account, 0), places) for account, places in count.items()
+        account: plan.oldest_places(state.hits_before.get(account, 0), places) for account, places in count.items()
     }
     rows = account_shares.next_rows(
         connection,
         config.rules,
         by_rank=count,
         by_age=oldest,
-        covered=standing.covered,
+        covered=state.covered,
     )
-    chosen = plan.choose_rows(order, rows, hits_before=standing.hits_before)
+    chosen = plan.choose_rows(order, rows, hits_before=state.hits_before)
     return [*unparsed, *chosen], [*(None for _ in unparsed), *order]
 
 
@@ -166,7 +166,7 @@ def _plan_ranges(
     connection: Connection,
     config: BackfillConfig,
     partitions: Partitions,
-    standing: _Standing,
+    state: _QueueState,
     chosen: Sequence[DueRow],
     order: Sequence[UUID | None],
 ) -> BackfillPlan:
@@ -181,7 +181,7 @@ def _plan_ranges(
     def read_beside(ranges: Sequence[PartitionRange], distance: int) -> tuple[Sequence[DueRow], Mapping[str, int]]:
         ends = [song for one in ranges for song in (one.songs[0], one.songs[-1])]
         near = [song for song in partitions.near(ends, distance) if song not in rows]
-        beside = account_shares.due_among(connection, config.rules, near, covered=standing.covered)
+        beside = account_shares.due_among(connection, config.rules, near, covered=state.covered)
         rows.update({row.song: row for row in beside})
         return beside, partitions.places(list(rows))
 
@@ -189,7 +189,7 @@ def _plan_ranges(
         chosen,
         order,
         registered,
-        hits_before=standing.hits_before,
+        hits_before=state.hits_before,
         read_beside=read_beside,
         requests_per_second=config.requests_per_second,
     )

@@ -17,10 +17,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from measurement_pipeline.domain.text import utc
+from measurement_pipeline.domain.text import utc, utc_minute
 
 if TYPE_CHECKING:
     from measurement_pipeline.cli.environment import CliEnvironment
+    from measurement_pipeline.domain.completion import Completion
     from measurement_pipeline.domain.vendor_state import Budget
 
 # For output to a file or pipe, so that nothing is wrapped at 80 columns.
@@ -133,6 +134,17 @@ def format_budget(budget: "Budget") -> str:
     if budget.next_hit_frees_at is None:
         return f"{text}; no hits are allowed"
     return f"{text}; next hit available {format_value(budget.next_hit_frees_at)}"
+
+
+def format_completion(completion: "Completion | None") -> str | None:
+    """Describe in one line when the last recording is bought."""
+    if completion is None:
+        return None
+    latest = "later than a century" if completion.latest is None else utc_minute(completion.latest)
+    return (
+        f"about {utc_minute(completion.expected)}; between {utc_minute(completion.earliest)} and {latest}, depending on retries "
+        "and other accounts"
+    )
 
 
 def _to_json(value: object) -> object:

@@ -9,8 +9,9 @@ import click
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.cli.environment import open_database
+from measurement_pipeline.cli.spend_tables import build_share_table
 from measurement_pipeline.domain.blockers import backfill_blockers, describe, describe_all
-from measurement_pipeline.postgres import backfill_queue, health
+from measurement_pipeline.postgres import account_shares, backfill_queue, health
 
 _OUTCOMES = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed", "exhausted", "transient")}
 
@@ -26,7 +27,7 @@ _OUTCOMES = {"done": ("stored", "no_history", "rejected"), "failed": ("malformed
 @output.json_option
 @click.pass_obj
 def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
-    """Show rows by status and outcome, the breaker, the pause, the budget, and the next recordings by rank."""
+    """Show rows by status and outcome, the breaker, the pause, the budget, each account's share, and the next by rank."""
     with open_database(state_directory) as (environment, connection):
         counts = backfill_queue.counts(connection) | {"unwanted": backfill_queue.unwanted(connection)}
         state = health.read_backfill_state(
@@ -35,6 +36,7 @@ def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
             operators_account=environment.settings.backfill_account_id,
         )
         upcoming = backfill_queue.upcoming(connection, limit=limit)
+        accounts = account_shares.read_statuses(connection)
     vendor, blockers = state.vendor, backfill_blockers(state)
     if as_json:
         output.print_json(
@@ -45,6 +47,7 @@ def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
                 "paused_until": vendor.paused_until,
                 "budget": {**asdict(state.budget), "left": state.budget.left},
                 "blockers": [{"kind": one.kind, "text": describe(one), "ends_at": one.ends_at} for one in blockers],
+                "accounts": [asdict(one) for one in accounts],
                 "next": upcoming,
             }
         )
@@ -63,6 +66,9 @@ def command(state_directory: Path | None, *, limit: int, as_json: bool) -> None:
             }
         )
     )
+    if accounts:
+        output.print_line("\nby account:")
+        output.console().print(build_share_table(accounts))
     if upcoming:
         columns = ("ISRC", "title", "artist", "rank", "status", "not before", "last error")
         rows = [

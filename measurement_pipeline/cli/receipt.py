@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from measurement_pipeline.cli import output, spend_tables
+from measurement_pipeline.domain.completion import Completion, completion_fields
 from measurement_pipeline.domain.coverage import describe_left_out, describe_value
 from measurement_pipeline.domain.measurement_job import Source
 from measurement_pipeline.domain.spend import cost_eur, hits_per_recording, sum_by_cause, sum_calls
@@ -15,8 +16,15 @@ from measurement_pipeline.postgres.spend import Origin
 _VALUES_SHOWN = 5
 
 
-def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: float, as_json: bool) -> None:
-    """Print the receipt of the request that `progress.load_request` returned."""
+def print_receipt(
+    connection: Connection,
+    job: dict[str, Any],
+    *,
+    eur_per_hit: float,
+    as_json: bool,
+    completion: Completion | None = None,
+) -> None:
+    """Print the receipt of the request that `progress.load_request` returned. `completion`: None if it has ended."""
     pause = purchase_pauses.of_job(connection, job)
     job = {**job, "paused": None if pause is None else f"{pause.cause} {pause.next_step}"}
     if job["source"] == Source.CURRENT:
@@ -32,6 +40,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
         output.print_json(
             {
                 **job,
+                **completion_fields(completion),
                 "hits": total.hits,
                 "eur": float(eur),
                 "hits_per_recording_settled": per_recording,
@@ -75,6 +84,7 @@ def print_receipt(connection: Connection, job: dict[str, Any], *, eur_per_hit: f
                 "hits per recording settled": None
                 if per_recording is None
                 else f"{per_recording:.2f} (ideal 1.00): {origin.bought:,} settled with this request's hits",
+                "complete": output.format_completion(completion),
                 "requested at": job["created_at"],
                 "last change": job["updated_at"],
             }

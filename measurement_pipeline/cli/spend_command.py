@@ -12,11 +12,11 @@ from measurement_pipeline import services
 from measurement_pipeline.cli import lookup, output, spend_tables
 from measurement_pipeline.cli.environment import open_database
 from measurement_pipeline.domain.blockers import describe_all, vendor_blockers
+from measurement_pipeline.domain.completion import seconds_until_bought
 from measurement_pipeline.domain.spend import CallGroup, cost_eur, sum_by_account, sum_by_cause, sum_calls
 from measurement_pipeline.domain.text import counted
 from measurement_pipeline.domain.vendor_state import Budget
-from measurement_pipeline.intake.estimate import seconds_until_bought
-from measurement_pipeline.postgres import songstats_ledger, spend
+from measurement_pipeline.postgres import account_shares, songstats_ledger, spend
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.spend import BudgetRelease, RemainingRows
 
@@ -65,6 +65,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
             connection, queue, budget, pace=environment.settings.songstats_requests_per_second, now=window[1]
         )
         held = songstats_ledger.vendor_state(connection)
+        shares = [one for one in account_shares.read_statuses(connection) if owner in (None, one.account)]
         if held.operator_pause is not None:
             ahead = replace(ahead, empty_at=None, held_by="pause")
         elif held.breaker == "open":
@@ -81,6 +82,7 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
                 **_to_json(calls, eur_per_hit),
                 "budget": {**asdict(budget), "left": budget.left, "frees": asdict(frees)},
                 "queue": {**asdict(queue), **asdict(ahead)},
+                "shares": [asdict(one) for one in shares],
             }
         )
         return
@@ -88,6 +90,9 @@ def command(state: Path | None, *, account: str | None, days: int, as_json: bool
     output.print_line(f"{environment.kind.upper()}: {environment.database_location}")
     output.print_line(f"{whose}, {output.format_value(window[0])} to {output.format_value(window[1])}\n")
     _print_tables(calls, eur_per_hit)
+    if shares:
+        output.console().print(spend_tables.build_share_table(shares))
+        output.print_line("")
     _print_facts(
         calls, budget, frees, queue, ahead, eur_per_hit=eur_per_hit, blockers=describe_all(vendor_blockers(held))
     )

@@ -1,6 +1,6 @@
 """Formats the totals of calls for people and scripts: the rows of `spend` and of a request's receipt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ from rich.table import Table
 
 from measurement_pipeline.cli import output
 from measurement_pipeline.domain.spend import SpendRow, split_cost_eur
+from measurement_pipeline.postgres.account_shares import AccountStatus
 
 K = TypeVar("K")
 
@@ -42,3 +43,21 @@ def _json_figures(row: SpendRow) -> dict[str, Any]:
 
 def _figures(row: SpendRow) -> tuple[int, ...]:
     return (row.calls, row.counted, row.unknown, row.cost_nothing, row.hits, row.wasted)
+
+
+def build_share_table(accounts: Sequence[AccountStatus]) -> Table:
+    """Build a table with one line per account: its share of the next hits, and what it had."""
+    rows = [
+        (
+            f"{one.name or ''} {one.account}".strip(),
+            one.weight,
+            f"{one.share:.0%}",
+            one.waiting,
+            one.hits,
+            "none" if one.cap is None else one.cap,
+            f"{one.credit:+.1f}",
+        )
+        for one in accounts
+    ]
+    columns = ("account", "weight", "share", "to buy", "hits in 30 days", "limit", "hits owed")
+    return output.build_table(columns, rows, right=columns[1:])

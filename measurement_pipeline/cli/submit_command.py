@@ -177,11 +177,12 @@ def _print_estimate(
             account=owner,
             hits_allowed=settings.hits_allowed,
             eur_per_hit=settings.songstats_eur_per_hit,
+            requests_per_second=settings.songstats_requests_per_second,
         )
     except estimate.NothingToEstimateError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        output.print_json(asdict(result))
+        output.print_json(result.fields())
         return
     if result.days is None:
         limit, reserve = settings.songstats_hit_limit, settings.songstats_hit_reserve
@@ -205,6 +206,7 @@ def _print_estimate(
                 ),
                 "cost": f"€{result.eur:,.2f}",
                 "days": days,
+                "complete": output.format_completion(result.completion),
                 "budget": f"{counted(result.hits_left_now, 'hit')} left now, {result.hits_allowed_in_30_days:,} in any 30 days",
             }
         )

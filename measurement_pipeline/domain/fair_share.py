@@ -44,7 +44,7 @@ class _Entry(Generic[A]):
 
 
 class FairShare(Generic[A]):
-    """Whose recording is bought next. Accounts of equal standing go in the order in which they were added.
+    """Whose recording is bought next. Of accounts whose hits end at once, the one that was added first goes first.
 
     Virtual time advances by 1/W with each hit, so that an account with weight w is due w/W hits for each.
     """

@@ -1,18 +1,19 @@
 """Estimates a historical request before it is made: hits, euros, days. Only reads."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from measurement_pipeline.domain.completion import Completion, complete, completion_fields, hits_until
 from measurement_pipeline.domain.coverage import ValuePoint, select_recordings, value_per_hit
 from measurement_pipeline.domain.measurement_job import NOTHING_RESOLVED, UNKNOWN_CATALOG, MeasurementRequest, Source
 from measurement_pipeline.domain.spend import cost_eur
-from measurement_pipeline.postgres import backfill_queue, history_imports, measurement_jobs, songstats_ledger
+from measurement_pipeline.intake.completion import read_queue_ahead
+from measurement_pipeline.postgres import history_imports, measurement_jobs, songstats_ledger
 from measurement_pipeline.postgres.database import Connection
 
-_BUDGET_DAYS = 30.0
 _DAY_SECONDS = 86_400.0
 
 
@@ -21,9 +22,9 @@ class HitEstimate:
     """`imported`: of these, with daily plays that an artist exported and no bought history; what they cover need not be bought.
 
     `asked` = `owned` (or settled: no hit) + `queued` (another request pays) + `hits`.
-
     `value`: what the first hits would cover. `left_out`, `covered`: what the request's aim leaves out, and its share of the known
-    plays. `days`: until the last of them is bought with the present budget, after the rows queued before them. None: never.
+    plays. `days`, `completion`: until the last of them is bought with the present budget and shares, after the account's own
+    recordings that are queued. None: never.
     """
 
     asked: int
@@ -32,6 +33,7 @@ class HitEstimate:
     hits: int
     eur: float
     days: int | None
+    completion: Completion | None
     hits_left_now: int
     hits_allowed_in_30_days: int
     left_out: int
@@ -39,13 +41,25 @@ class HitEstimate:
     value: tuple[ValuePoint, ...]
     imported: int
 
+    def fields(self) -> dict[str, Any]:
+        """The fields in which the estimate is shown."""
+        shown = asdict(self)
+        del shown["completion"]
+        return {**shown, **completion_fields(self.completion)}
+
 
 class NothingToEstimateError(LookupError):
     """The scope resolves to nothing; the text is the error that intake would answer."""
 
 
 def estimate_hits(
-    connection: Connection, request: MeasurementRequest, *, account: UUID, hits_allowed: int, eur_per_hit: float
+    connection: Connection,
+    request: MeasurementRequest,
+    *,
+    account: UUID,
+    hits_allowed: int,
+    eur_per_hit: float,
+    requests_per_second: float = 0.0,
 ) -> HitEstimate:
     """The cost of a historical request. Raises `NothingToEstimateError`."""
     songs = measurement_jobs.songs_of(connection, request.scope, account=account)
@@ -59,14 +73,21 @@ def estimate_hits(
     counts = measurement_jobs.estimate(connection, selection.songs)
     hits = counts["asked"] - counts["owned"] - counts["queued"]
     budget = songstats_ledger.budget(connection, hits_allowed=hits_allowed)
-    waiting = backfill_queue.counts(connection)
-    before = int(waiting["pending"]) + int(waiting["in_progress"]) if hits else counts["queued"]
-    seconds = seconds_until_bought(
-        hits + before,
-        allowed=hits_allowed,
-        counted=budget.hits,
-        frees_in=lambda place: songstats_ledger.frees_in(connection, place),
+    ahead = read_queue_ahead(
+        connection, hits_allowed=hits_allowed, requests_per_second=requests_per_second, added={account: hits}
     )
+    # Ranked last, since nothing is known of the order in which the account's recordings will be ranked.
+    last = (account, ahead.fair.waiting(account))
+    until = hits_until(ahead.fair, {last})[last] if hits else counts["queued"]
+    done = complete(
+        ahead.quota,
+        now=ahead.now,
+        own_hits=hits or counts["queued"],
+        hits=until,
+        cap=ahead.caps.get(account) if hits else None,
+    )
+    # A pace of some minutes is no day.
+    seconds = replace(ahead.quota, per_second=0.0).seconds(until)
     return HitEstimate(
         asked=counts["asked"],
         owned=counts["owned"],
@@ -74,6 +95,7 @@ def estimate_hits(
         hits=hits,
         eur=float(cost_eur(hits, eur_per_hit)),
         days=None if seconds is None else math.ceil(seconds / _DAY_SECONDS),
+        completion=done,
         hits_left_now=budget.left,
         hits_allowed_in_30_days=hits_allowed,
         left_out=selection.left_out,
@@ -89,23 +111,3 @@ def value_of_job(connection: Connection, job: Mapping[str, Any]) -> tuple[ValueP
         return ()
     ranked = measurement_jobs.rank(connection, measurement_jobs.list_recordings(connection, job["id"]))
     return value_per_hit(ranked, share=1.0 if job["covered_share"] is None else job["covered_share"])
-
-
-def seconds_until_bought(
-    hits: int, *, allowed: int, counted: int, frees_in: Callable[[int], float | None]
-) -> float | None:
-    """When the last of `hits` can be spent, if each is spent as soon as the budget allows. None: no hit is allowed.
-
-    `counted` hits of the last 30 days count against `allowed`; `frees_in(n)` returns after how many seconds n of them no longer
-    do.
-    """
-    beyond = hits - max(0, allowed - counted)
-    if beyond <= 0:
-        return 0.0
-    if allowed == 0:
-        return None
-    # Each spent hit becomes available again 30 days later, so the hits beyond the budget come in rounds of `allowed`.
-    rounds, place = divmod(beyond - 1, allowed)
-    place += 1 + max(0, counted - allowed)
-    first = frees_in(place) if place <= counted else None
-    return rounds * _BUDGET_DAYS * _DAY_SECONDS + (first if first is not None else _BUDGET_DAYS * _DAY_SECONDS)

@@ -1,12 +1,13 @@
 """The queue by account, and each account's share of the hits. The statements are in `account_shares.sql`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.rows import tuple_row
 
 from measurement_pipeline.domain.backfill_queue import DueRow, QueueRules
+from measurement_pipeline.domain.completion import LastPlace
 from measurement_pipeline.domain.fair_share import AccountShare, SpentHit
 from measurement_pipeline.postgres.database import Connection
 from measurement_pipeline.postgres.sql import statements
@@ -22,6 +23,35 @@ class WaitingAccount:
     weight: int
     cap_left: int | None
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAccount:
+    """An account with recordings to buy. `counted`: its hits of the last 30 days, where it has a `cap`."""
+
+    account: UUID
+    weight: int
+    cap: int | None
+    waiting: int
+    counted: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """What is due to an account, and what it had.
+
+    `waiting`: recordings to buy. `share`: of the next hits, as long as the same accounts wait. `hits`: in the last 30 days.
+    `credit`: hits that it is behind its share; negative: ahead.
+    """
+
+    account: UUID
+    name: str | None
+    weight: int
+    cap: int | None
+    waiting: int
+    hits: int
+    share: float
+    credit: float
 
 
 def assign_changed(connection: Connection, rules: QueueRules) -> int:
@@ -83,7 +113,7 @@ def count_due(connection: Connection, rules: QueueRules) -> int:
 def due_among(
     connection: Connection, rules: QueueRules, songs: Sequence[str], *, covered: Sequence[str]
 ) -> list[DueRow]:
-    """The due rows among `songs`, whoever pays."""
+    """The due rows among `songs` of all accounts."""
     parameters = {**_parameters(rules), "songs": list(songs), "covered": list(covered)}
     return [DueRow(**row) for row in connection.execute(_SQL["due_among"], parameters)]
 
@@ -94,6 +124,31 @@ def planned_by_account(connection: Connection, covered: Sequence[str]) -> dict[U
         return {}
     found = connection.execute(_SQL["covered"], {"covered": list(covered)})
     return {row["account"]: row["planned"] for row in found}
+
+
+def open_accounts(connection: Connection, *, also: Collection[UUID] = ()) -> list[OpenAccount]:
+    """All accounts with recordings to buy, and those of `also`."""
+    return [OpenAccount(**row) for row in connection.execute(_SQL["open_accounts"], {"also": list(also)})]
+
+
+def read_statuses(connection: Connection) -> list[AccountStatus]:
+    """Accounts with recordings to buy, or with hits in the last 30 days; most recordings first."""
+    return [AccountStatus(**row) for row in connection.execute(_SQL["statuses"])]
+
+
+def cap_frees_in(connection: Connection, account: UUID, place: int) -> float | None:
+    """Seconds until `place` (from 1) of the account's counted hits expire; None if fewer are counted."""
+    found = connection.execute(_SQL["cap_frees_in"], {"account": account, "before": place - 1}).fetchone()
+    return None if found is None else float(found["seconds"])
+
+
+def last_places(connection: Connection, jobs: Sequence[UUID]) -> dict[UUID, dict[UUID | None, LastPlace]]:
+    """For each accepted request with recordings to buy: the place of its last one, by the account that pays."""
+    places: dict[UUID, dict[UUID | None, LastPlace]] = {}
+    for row in connection.execute(_SQL["last_places"], {"jobs": list(jobs)}):
+        place = LastPlace(row["waiting"], by_rank=row["by_rank"], by_age=row["by_age"])
+        places.setdefault(row["job"], {})[row["account"]] = place
+    return places
 
 
 def lock(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 -- name: assign_changed
 -- `account` of a queue row is the account that songstats_payers lists first. Who pays changes only with an accepted request or a payment
 -- decision, so only the rows of requests that began or ceased to pay are read, and rows that an operator launched since.
-with standing as (
+with request_state as (
     select
         request.id,
         request.state = 'accepted' and coalesce(decision.verdict = 'allowed', false) as is_paying
@@ -14,9 +14,9 @@ with standing as (
 
 changed as (
     update measurement_jobs as request
-    set is_paying = standing.is_paying
-    from standing
-    where request.id = standing.id and request.is_paying <> standing.is_paying
+    set is_paying = request_state.is_paying
+    from request_state
+    where request.id = request_state.id and request.is_paying <> request_state.is_paying
     returning request.id
 ),
 
@@ -256,3 +256,120 @@ set
 update vendor_state
 set shared_up_to = %(shared_up_to)s
 where vendor = 'songstats' and shared_up_to < %(shared_up_to)s;
+
+-- name: open_accounts
+-- All recordings that accounts have to buy, retries included; and the accounts `also`, which may have none.
+select
+    account.id as account,
+    account.share_weight as weight,
+    account.monthly_hit_cap as cap,
+    coalesce(queued.waiting, 0) as waiting,
+    (
+        select count(*)
+        from songstats_quota_ledger as ledger
+        where
+            account.monthly_hit_cap is not null
+            and ledger.account = account.id
+            and ledger.billable is distinct from false
+            and ledger.reserved_at > statement_timestamp() - interval '30 days'
+    ) as counted
+from accounts as account
+left join (
+    select
+        queue.account,
+        count(*) as waiting
+    from songstats_backfill_queue as queue
+    where queue.status in ('pending', 'in_progress') and queue.account is not null
+    group by queue.account
+) as queued on account.id = queued.account
+where queued.account is not null or account.id = any(%(also)s::uuid[])
+order by account.created_at, account.id;
+
+-- name: cap_frees_in
+-- Seconds until the given number of an account's counted hits expire.
+select extract(epoch from ledger.reserved_at + interval '30 days' - statement_timestamp())::double precision as seconds
+from songstats_quota_ledger as ledger
+where
+    ledger.account = %(account)s
+    and ledger.reserved_at > statement_timestamp() - interval '30 days'
+    and ledger.billable is distinct from false
+order by ledger.reserved_at
+limit 1
+offset %(before)s;
+
+-- name: last_places
+-- For each account that pays for recordings of a request: how many of the account's recordings are ranked at least as high, and wait at
+-- least as long, as the last of the request. `account` is null for recordings that no account pays for.
+with own as materialized (
+    select
+        asked.job,
+        queue.account,
+        count(*) as waiting,
+        min(queue.rank_score) as last_rank,
+        max(coalesce(queue.requeued_at, queue.created_at)) as last_since
+    from measurement_job_songs as asked
+    inner join measurement_jobs as request on asked.job = request.id
+    inner join songstats_backfill_queue as queue on asked.song = queue.song
+    where
+        asked.job = any(%(jobs)s::uuid[])
+        and request.state = 'accepted'
+        and queue.status in ('pending', 'in_progress')
+    group by asked.job, queue.account
+)
+
+select
+    own.job,
+    own.account,
+    own.waiting,
+    (
+        select count(*)
+        from songstats_backfill_queue as queue
+        where queue.status in ('pending', 'in_progress') and queue.account = own.account and queue.rank_score >= own.last_rank
+    ) as by_rank,
+    (
+        select count(*)
+        from songstats_backfill_queue as queue
+        where
+            queue.status in ('pending', 'in_progress')
+            and queue.account = own.account
+            and coalesce(queue.requeued_at, queue.created_at) <= own.last_since
+    ) as by_age
+from own;
+
+-- name: statuses
+-- Accounts with recordings to buy, or with hits in the last 30 days: what is due to each, and what it had.
+with queued as (
+    select
+        queue.account,
+        count(*) as waiting
+    from songstats_backfill_queue as queue
+    where queue.status in ('pending', 'in_progress') and queue.account is not null
+    group by queue.account
+),
+
+spent as (
+    select
+        ledger.account,
+        count(*) as hits
+    from songstats_quota_ledger as ledger
+    where ledger.reserved_at > statement_timestamp() - interval '30 days' and ledger.billable is distinct from false
+    group by ledger.account
+)
+
+select
+    account.id as account,
+    account.name,
+    account.share_weight as weight,
+    account.monthly_hit_cap as cap,
+    coalesce(queued.waiting, 0) as waiting,
+    coalesce(spent.hits, 0) as hits,
+    coalesce(
+        account.share_weight::double precision / sum(account.share_weight) filter (where queued.waiting > 0) over (), 0
+    ) * (coalesce(queued.waiting, 0) > 0)::int as share,
+    coalesce(share.credit, 0) as credit
+from accounts as account
+left join queued on account.id = queued.account
+left join spent on account.id = spent.account
+left join songstats_shares as share on account.id = share.account
+where queued.waiting > 0 or spent.hits > 0
+order by waiting desc, hits desc, account.id asc;

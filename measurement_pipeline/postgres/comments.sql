@@ -291,7 +291,7 @@ comment on column songstats_backfill_queue.last_status_code is 'Last HTTP status
 comment on column songstats_backfill_queue.last_error is 'Description of the last failure.';
 comment on column songstats_backfill_queue.created_at is 'When it was first enqueued. Gives its age in the queue.';
 comment on column songstats_backfill_queue.requeued_at is 'Last return to pending after a failure. The age counts from then, so that it does not overtake rows that waited.';
-comment on column songstats_backfill_queue.account is 'Account that pays: that of the earliest accepted request with a saved card, or the operators'' account. Null: nobody pays. The planner updates it; the reservation decides.';
+comment on column songstats_backfill_queue.account is 'Account that pays: that of the earliest accepted request with a saved card, or the operators'' account. Null: no account pays. The planner updates it; the reservation decides.';
 comment on column songstats_backfill_queue.updated_at is 'Last change of status.';
 
 comment on view songstats_call_gate is 'Whether this deployment may call Songstats at all: one row.';

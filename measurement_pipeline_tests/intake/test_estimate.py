@@ -5,7 +5,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement_pipeline.intake.estimate import seconds_until_bought
+from measurement_pipeline.domain.completion import seconds_until_bought
 
 WINDOW = 30 * 86_400.0
 
