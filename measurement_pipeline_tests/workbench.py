@@ -63,8 +63,9 @@ class Workbench:
         self.sql("insert into songs (isrc) select unnest(%s::text[]) on conflict do nothing", list(songs))
         self.sql("insert into measurement_job_songs (job, song) select %s, unnest(%s::text[])", job, list(songs))
         self.sql(
-            "insert into songstats_backfill_queue (song, rank_score)"
-            " select * from unnest(%s::text[], %s::bigint[]) on conflict do nothing",
+            "insert into songstats_backfill_queue (song, rank_score, account)"
+            " select *, %s::uuid from unnest(%s::text[], %s::bigint[]) on conflict do nothing",
+            account,
             list(songs),
             list(ranks or range(len(songs), 0, -1)),
         )

@@ -9,7 +9,7 @@ from measurement_pipeline.defs import tags
 from measurement_pipeline.defs.partitions import register
 from measurement_pipeline.postgres.sql import statements
 
-_SQL = statements("dagster_tables")
+_SQL = statements("dagster_partitions")
 
 
 class RunPartitions:

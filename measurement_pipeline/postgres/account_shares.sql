@@ -1,12 +1,14 @@
 -- The queue by account: who pays for a row, how many rows each account waits for, and each account's share of the hits.
 
 -- name: assign_changed
--- `account` of a queue row is the account that songstats_payers lists first. Who pays changes only with an accepted request or a payment
--- decision, so only the rows of requests that began or ceased to pay are read, and rows that an operator launched since.
+-- `account` of a queue row is the account that songstats_payers lists first. Who pays changes only with an accepted request, a payment
+-- decision or a pause, so only the rows of requests that began or ceased to pay are read, and rows that an operator launched since.
 with request_state as (
     select
         request.id,
-        request.state = 'accepted' and coalesce(decision.verdict = 'allowed', false) as is_paying
+        request.state = 'accepted'
+        and coalesce(decision.verdict = 'allowed', false)
+        and not exists (select from active_purchase_pauses as pause where pause.account = request.account) as is_paying
     from measurement_jobs as request
     left join payment_decisions as decision on request.account = decision.account
     where request.state = 'accepted' or request.is_paying
@@ -73,7 +75,10 @@ with paying as (
     where
         decision.verdict = 'allowed'
         and (
-            decision.account = %(operators_account)s
+            (
+                decision.account = %(operators_account)s
+                and not exists (select from active_purchase_pauses as pause where pause.account = decision.account)
+            )
             or exists (select from measurement_jobs as request where request.account = decision.account and request.is_paying)
         )
 )

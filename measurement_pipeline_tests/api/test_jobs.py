@@ -654,6 +654,7 @@ def test_a_withdrawal_concurrent_with_a_new_request_keeps_the_series(api: Runnin
 def test_an_estimate_equals_submit_estimate_and_enqueues_nothing(api: RunningApi):
     client = api.client()
     body = client.post(f"{JOBS}/estimate", json={"source": "historical", "scope": {"isrcs": isrcs(3)}}).json()
+    assert body.pop("earliest_completion") <= body.pop("estimated_completion") <= body.pop("latest_completion")
     assert body == {
         "status": "success", "source": "historical", "asked": 3, "owned": 0, "queued": 0, "hits": 3, "eur": 0.25, "days": 0,
         "hits_left_now": 900, "hits_allowed_in_30_days": 900, "left_out": 0, "covered": None, "value": [], "imported": 0,

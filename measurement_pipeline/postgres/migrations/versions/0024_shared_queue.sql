@@ -1,6 +1,6 @@
 -- The queue by account, so that the planner reads the next rows of each account and not all rows.
 
-alter table songstats_backfill_queue add column account uuid references accounts (id);
+alter table songstats_backfill_queue add column account uuid;
 create index songstats_backfill_queue_account_rank
 on songstats_backfill_queue (account, rank_score desc, coalesce(requeued_at, created_at), song)
 where status in ('pending', 'in_progress');
