@@ -229,6 +229,7 @@ def test_an_estimate_enqueues_nothing_and_counts_owned_queued_and_needed_hits(ru
             SONGSTATS_HIT_LIMIT="12", SONGSTATS_HIT_RESERVE="9", SONGSTATS_EUR_PER_HIT="0.5",
         )
     )  # fmt: skip
+    assert result.pop("earliest_completion") < result.pop("estimated_completion") < result.pop("latest_completion")
     assert result == {
         "asked": 6,
         "owned": 1,
