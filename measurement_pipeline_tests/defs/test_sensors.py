@@ -263,6 +263,23 @@ def test_an_unpaid_row_is_never_planned_before_a_paid_one(stage: Stage):
     assert {first for first, _, _ in requested} <= set(paid)
 
 
+def test_accounts_share_the_hits_and_what_was_bought_before_counts(stage: Stage):
+    large, small, other = isrcs(40), isrcs(5, start=100), uuid4()
+    stage.bench.submit_request(large, ranks=range(1040, 1000, -1))
+    stage.with_hits_allowed(10)
+    assert sum(count for _, _, count in ranges(stage.tick("backfill_queue_sensor"))) == 10
+    stage.bench.run_backfill(large[:4])
+    stage.bench.submit_request(small, account=other, ranks=[1] * 5)
+    planned = {first: count for first, _, count in ranges(stage.tick("backfill_queue_sensor"))}
+    assert planned == {large[4]: 3, small[0]: 3}
+    stage.bench.sql("update accounts set share_weight = 2 where id = %s", other)
+    planned = {first: count for first, _, count in ranges(stage.tick("backfill_queue_sensor"))}
+    assert planned == {large[4]: 2, small[0]: 4}
+    stage.bench.sql("update accounts set monthly_hit_cap = 1 where id = %s", other)
+    planned = {first: count for first, _, count in ranges(stage.tick("backfill_queue_sensor"))}
+    assert planned == {large[4]: 5, small[0]: 1}
+
+
 def test_each_plan_has_its_own_run_keys(stage: Stage):
     stage.bench.submit_request(isrcs(3))
     keys = [request.run_key for _ in range(3) for request in stage.tick("backfill_queue_sensor").run_requests]
