@@ -21,7 +21,7 @@ TABLES = {
     "songstats_responses", "song_measurements", "vendor_state", "run_heartbeats", "operator_acts", "alembic_version",
     "incidents", "client_logins", "playcount_snapshots", "playcount_series", "apify_runs", "api_keys",
     "song_latest_counts", "purchase_pauses", "job_callbacks", "history_imports", "vendor_drifts",
-    "purchase_pauses", "job_callbacks", "history_imports", "vendor_drifts", "songstats_shares",
+    "songstats_shares",
 }  # fmt: skip
 
 
