@@ -116,7 +116,7 @@ def test_due_recordings_are_registered_and_planned_by_rank(stage: Stage):
     stage.bench.submit_request(songs)
     result = stage.tick("backfill_queue_sensor")
     assert stage.instance.get_dynamic_partitions("isrc") == songs, "registered in order of rank"
-    assert ranges(result) == [(songs[0], songs[124], 125), (songs[125], songs[249], 125)]
+    assert ranges(result) == [(songs[0], songs[249], 250)]
 
 
 @pytest.mark.parametrize("reason", ["planner off", "budget spent", "paused", "breaker open"])
@@ -181,7 +181,9 @@ def test_a_large_catalogue_is_registered_in_blocks_once(stage: Stage, monkeypatc
 
 
 def test_the_best_range_is_dequeued_first_after_an_operators_run(stage: Stage):
-    stage.bench.submit_request(isrcs(250))
+    songs = isrcs(250)
+    stage.bench.submit_request(songs)
+    stage.register([*songs[:100], *isrcs(1, start=1000), *songs[100:]])
     requests = stage.tick("backfill_queue_sensor").run_requests or []
     assert [int(request.tags[tags.PRIORITY]) for request in requests] == [-1, -2]
 
