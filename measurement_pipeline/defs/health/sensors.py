@@ -28,7 +28,7 @@ _PAGE = 100
 
 
 @dg.run_failure_sensor(
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Opens one incident (table `incidents`) for all failed runs of this code location with the same cause, and sends it to "
