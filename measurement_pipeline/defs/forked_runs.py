@@ -1,4 +1,4 @@
-"""`python -m measurement_pipeline.defs.forked_runs api grpc …`: Dagster's command line, whose code server forks its runs.
+"""`python -P -m measurement_pipeline.defs.forked_runs api grpc …`: Dagster's command line, whose code server forks its runs.
 
 Dagster's code server starts a Python process for each run, which imports Dagster, its storage and this project: 2.5 s of CPU.
 Here a run is forked from a process that has imported them (`multiprocessing`'s fork server). That process has neither settings
@@ -14,8 +14,8 @@ from multiprocessing import forkserver
 from measurement_pipeline import defs
 from measurement_pipeline.defs.dagster_private import start_runs_in
 
-# Without `measurement_pipeline.definitions`, which reads the settings and connects.
-_PRELOADED = ["dagster._grpc.impl", "measurement_pipeline.services"]
+# Without `measurement_pipeline.definitions`, which reads the settings and connects. `loading` first: it filters warnings.
+_PRELOADED = ["measurement_pipeline.defs.loading", "dagster._grpc.impl"]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ and the others reconnect (docs/decisions/0012).
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ class DagsterProcesses:
         return self._service(
             "code-server",
             [
-                "python",
+                sys.executable,
+                "-P",  # as above, for this module and for the processes of runs
                 "-m",
                 "measurement_pipeline.defs.forked_runs",
                 "api",

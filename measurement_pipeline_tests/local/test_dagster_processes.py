@@ -42,6 +42,13 @@ def test_the_location_has_the_name_of_workspace_yaml(tmp_path: Path) -> None:
     assert committed["module_name"] in processes.code_server().command
 
 
+def test_the_code_server_loads_no_module_of_its_working_directory(tmp_path: Path) -> None:
+    """`-m` alone would load them, for the server and its runs. Dagster's option is for the definitions."""
+    command = list(DagsterProcesses(tmp_path, {}).code_server().command)
+    assert command.index("-P") < command.index("-m")
+    assert "--empty-working-directory" in command
+
+
 def test_a_path_too_long_for_a_socket_is_replaced_by_a_private_short_directory(tmp_path: Path) -> None:
     deep = [tmp_path / ("x" * 100) / name for name in ("one", "two")]
     one, two = (_socket(DagsterProcesses(directory, {})) for directory in deep)
