@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 # The rest of the daemon's 5 s is for the tick's own bookkeeping: the daemon's loop skips a sensor whose tick has not ended.
-DAEMON_TICK_SECONDS = 4.4
+DAEMON_TICK_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
