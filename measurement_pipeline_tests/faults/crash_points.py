@@ -24,13 +24,17 @@ class CrashDatabase(StrEnum):
 
 @dataclass(frozen=True)
 class CrashPoint:
-    """The moment before `event` writes a row of `table` that satisfies `when` (a condition on `new` and `old`)."""
+    """The moment before `event` writes a row of `table` that satisfies `when` (a condition on `new` and `old`).
+
+    `at_commit`: the moment before that write's transaction commits.
+    """
 
     name: str
     table: str
     event: str
     when: str = "true"
     database: CrashDatabase = CrashDatabase.MEASUREMENTS
+    at_commit: bool = False
 
 
 AFTER_THE_CLAIM = CrashPoint("after the claim", "songstats_quota_ledger", "insert")
@@ -64,7 +68,10 @@ WHILE_ENQUEUEING = CrashPoint("during the enqueue", "songstats_backfill_queue", 
 BEFORE_ACCEPTING = CrashPoint(
     "during the enqueue, before the acceptance", "measurement_jobs", "update of state", "new.state = 'accepted'"
 )
-BEFORE_THE_START = CrashPoint("after its row is inserted, before the actor starts", "apify_runs", "insert")
+# The row is inserted in a transaction, which the server still commits if its client dies during the COMMIT.
+BEFORE_THE_START = CrashPoint(
+    "after its row is inserted, before the actor starts", "apify_runs", "insert", at_commit=True
+)
 AFTER_THE_START = CrashPoint(
     "after the actor started, before its id is stored",
     "apify_runs",
@@ -107,7 +114,7 @@ begin
     end if;
     return new;
 end $$;
-create trigger crash_point before {event} on {table} for each row when ({when}) execute function crash_point();
+create {trigger} crash_point {moment} {event} on {table} {deferred} for each row when ({when}) execute function crash_point();
 """
 _DISARM = """
 drop trigger crash_point on {table};
@@ -171,6 +178,9 @@ def arm(url: str, point: CrashPoint, *, occurrence: int = 1) -> Iterator[ArmedCr
         "event": sql.SQL(point.event),
         "table": sql.Identifier(point.table),
         "when": sql.SQL(point.when),
+        "trigger": sql.SQL("constraint trigger" if point.at_commit else "trigger"),
+        "moment": sql.SQL("after" if point.at_commit else "before"),
+        "deferred": sql.SQL("deferrable initially deferred" if point.at_commit else ""),
     }
     with connect(url) as tester:
         tester.execute("select pg_advisory_lock(%s, %s)", _KEY)

@@ -4,12 +4,13 @@ Tests move time in the database and never sleep: they set the end of each wait t
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from measurement_pipeline.backfill import operator_actions
-from measurement_pipeline.backfill.planning import BackfillPlan, PartitionState, plan_backfill
+from measurement_pipeline.backfill.planning import BackfillPlan, plan_backfill
 from measurement_pipeline.backfill.run import BackfillRun
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline_tests.faults.invariants import HISTORY, assert_invariants_hold
@@ -39,10 +40,29 @@ def run_backfill(bench: Workbench, songs: Sequence[str], **options: Any) -> Back
     return bench.run_backfill(songs, run=f"run-{next(_run)}", **options)[0]
 
 
+@dataclass(frozen=True)
+class _RegisteredPartitions:
+    """A partition for each of `songs`, in this order, and no run in progress."""
+
+    songs: Sequence[str]
+
+    def covered(self) -> Sequence[str]:
+        return []
+
+    def places(self, songs: Sequence[str]) -> Mapping[str, int]:
+        return {song: self.songs.index(song) for song in songs if song in self.songs}
+
+    def near(self, songs: Sequence[str], distance: int) -> Sequence[str]:
+        places = self.places(songs).values()
+        return [song for place, song in enumerate(self.songs) if any(abs(place - one) <= distance for one in places)]
+
+    def register(self, songs: Sequence[str]) -> None:
+        raise AssertionError(f"{songs} should be partitions already")
+
+
 def plan_next(bench: Workbench, songs: Sequence[str]) -> BackfillPlan:
     """The planner's next plan, with a partition for each of `songs` and no run in progress."""
-    places = {song: place for place, song in enumerate(songs)}
-    return plan_backfill(bench.config, lambda: PartitionState(places, frozenset()), lambda _songs: None)
+    return plan_backfill(bench.config, _RegisteredPartitions(songs))
 
 
 def end_waits(bench: Workbench) -> None:

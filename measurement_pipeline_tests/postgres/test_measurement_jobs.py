@@ -105,7 +105,7 @@ def test_every_column_of_a_request_is_shown(tables: Tables, connection: Connecti
     request = jobs.show(connection, tables.request([]))
     columns = tables.sql("select column_name from information_schema.columns where table_name = 'measurement_jobs'")
     assert request is not None
-    assert {row["column_name"] for row in columns} <= {*request, "idempotency_digest"}
+    assert {row["column_name"] for row in columns} <= {*request, "idempotency_digest", "is_paying"}
 
 
 def test_a_request_that_python_cannot_parse_is_shown_unchanged(connection: Connection):

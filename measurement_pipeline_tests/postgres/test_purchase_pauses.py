@@ -8,7 +8,7 @@ import pytest
 
 from measurement_pipeline.domain.blockers import BlockerKind, backfill_blockers, describe
 from measurement_pipeline.domain.purchase_pause import PausableVendor, PauseScope
-from measurement_pipeline.postgres import backfill_queue, health, purchase_pauses, songstats_ledger
+from measurement_pipeline.postgres import account_shares, health, purchase_pauses, songstats_ledger
 from measurement_pipeline.postgres.database import connect
 from measurement_pipeline.postgres.songstats_ledger import ReservationVerdict
 from measurement_pipeline_tests.faults.waiting import wait_until
@@ -32,7 +32,7 @@ def explain(tables: Tables) -> list[tuple[BlockerKind, str]]:
 
 def due(tables: Tables) -> list[str]:
     with connect(tables.database_url) as connection:
-        return [row.song for row in backfill_queue.due(connection, RULES)]
+        return [row.song for row in account_shares.due(connection, RULES)]
 
 
 @pytest.mark.parametrize("scope", [EVERYTHING, PauseScope(vendor=PausableVendor.SONGSTATS)])
