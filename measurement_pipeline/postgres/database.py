@@ -110,8 +110,11 @@ def is_direct(connection: Connection) -> bool:
 
     A pooler invents the process id that it sends at the start, because clients cancel statements with it.
     """
-    found = connection.execute("select pg_backend_pid() as process").fetchone()
-    return found is not None and found["process"] == connection.info.backend_pid
+    return _is_own_process(connection, connection.execute(_SERVER_PROCESS).fetchone())
+
+
+def _is_own_process(connection: Connection | AsyncConnection, row: dict[str, Any] | None) -> bool:
+    return row is not None and row["process"] == connection.info.backend_pid
 
 
 def set_statement_timeout(connection: Connection, seconds: float, *, is_local: bool) -> None:
@@ -127,6 +130,8 @@ def transaction_with_timeout(connection: Connection, *, seconds: float) -> Itera
         set_statement_timeout(connection, seconds, is_local=True)
         yield
 
+
+_SERVER_PROCESS: LiteralString = "select pg_backend_pid() as process"
 
 # Executions of a statement on one connection before it is prepared.
 _PREPARE_AFTER = 2
@@ -165,12 +170,8 @@ def execute_with_retry(url: str, work: Callable[[Connection], T], *, patience_se
 
 
 async def _prepare_if_direct(connection: AsyncConnection) -> None:
-    """Let the server keep the plans of statements, unless a pooler is in between: planning one takes 1 to 2 ms.
-
-    A pooler invents the process id that its clients see.
-    """
-    found = await (await connection.execute("select pg_backend_pid() as pid")).fetchone()
-    if found is not None and found["pid"] == connection.info.backend_pid:
+    """Let the server keep the plans of statements, if `is_direct`: planning one takes 1 to 2 ms."""
+    if _is_own_process(connection, await (await connection.execute(_SERVER_PROCESS)).fetchone()):
         connection.prepare_threshold = 0
 
 
